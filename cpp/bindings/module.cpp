@@ -1,0 +1,8 @@
+// The extension module dropwise._native: one bind function per family.
+#include "bindings/bind.hpp"
+
+PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
+    dropwise::bind_config(m);
+    dropwise::bind_dropout(m);
+    dropwise::bind_matmul(m);
+}

@@ -1,0 +1,17 @@
+// The only export of an instruction set: its kernel table.
+//
+// Compiled once per set (cpp/cmake/IsaKernels.cmake).  Everything a kernel file defines lives in an
+// unnamed namespace, so that no two sets can share a symbol and the linker cannot pick the wrong one.
+#include "core/kernel_table.hpp"
+
+#define DROPWISE_CONCAT_(a, b) a##b
+#define DROPWISE_CONCAT(a, b) DROPWISE_CONCAT_(a, b)
+#define DROPWISE_STRING_(a) #a
+#define DROPWISE_STRING(a) DROPWISE_STRING_(a)
+
+extern "C" const dropwise::KernelTable* DROPWISE_CONCAT(dropwise_kernels_, DROPWISE_ISA_NAME)() {
+    static const dropwise::KernelTable table = {
+        DROPWISE_STRING(DROPWISE_ISA_NAME),
+    };
+    return &table;
+}

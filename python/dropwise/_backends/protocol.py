@@ -1,0 +1,95 @@
+"""What a backend computes, and what it may rely on.
+
+Backends differ in arithmetic only.  ``functional`` validates before it calls, so that a backend gets
+
+* arrays for masks, dropout and ReLU that are aligned, C-contiguous, in native byte order and of one
+  of the dtypes float32, float64, float16 and bfloat16, with ``out`` of the same dtype and size, and
+  either the very memory of the input or none of it;
+* matrices for the products that are aligned, float32 or float64 (both operands and ``out`` alike),
+  of matching shapes, in native byte order, with *any* strides (a transposed view is how a transpose
+  is asked for), ``out`` sharing no memory with an operand;
+* ``rate``, ``scale`` as Python floats (``scale`` already rounded to the dtype), ``key``, ``stream``
+  and ``offset`` as Python ints in the range of the mask contract;
+* packed masks as uint8 arrays of ``ceil(n / 8)`` bytes: element e is bit ``e & 7`` of byte ``e >> 3``,
+  1 = kept; bits past the last element are 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bits = NDArray[np.uint8]
+Array = NDArray[Any]
+
+
+class Backend(Protocol):
+    """The functions that every backend has."""
+
+    name: str
+
+    def mask_bits(
+        self, bits: Bits, n: int, rate: float, key: int, stream: int, offset: int
+    ) -> None:
+        """Write the packed mask of elements ``offset`` to ``offset + n``."""
+
+    def dropout_forward(
+        self,
+        x: Array,
+        out: Array,
+        bits: Bits | None,
+        rate: float,
+        scale: float,
+        key: int,
+        stream: int,
+        offset: int,
+    ) -> None:
+        """Write ``scale * x`` where the mask keeps, +0.0 elsewhere; the mask to ``bits`` if given."""
+
+    def apply_bits(self, x: Array, out: Array, bits: Bits, scale: float) -> None:
+        """Write ``scale * x`` where the bit is 1, +0.0 elsewhere."""
+
+    def relu(self, x: Array, out: Array, bits: Bits) -> None:
+        """Write +0.0 where ``x <= 0``, else ``x`` (so NaN stays); the bit is 1 where not ``x <= 0``."""
+
+    def nonzero_bits(self, x: Array, bits: Bits) -> None:
+        """Set the bit where ``x != 0`` (NaN counts as nonzero, -0.0 as zero)."""
+
+    def matmul(
+        self,
+        a: Array,
+        b: Array,
+        out: Array,
+        bias: Array | None = None,
+        relu: bool = False,
+        skip: str = "",
+    ) -> None:
+        """Write ``a @ b (+ bias) (then ReLU)``: a [M, K], b [K, N], bias [N] contiguous, out [M, N].
+
+        ``skip`` names the operands whose exact zeros may be skipped ("", "a", "b" or "ab"); whether
+        that is done depends on the measured density.
+        """
+
+    def matmul_kept(
+        self,
+        a: Array,
+        b: Array,
+        bits: Bits,
+        out: Array,
+        bias: Array | None = None,
+        relu: bool = False,
+        scale: float = 1.0,
+        skip: str = "",
+    ) -> None:
+        """Like ``matmul``, times ``scale``, but only where the bit is 1: +0.0 elsewhere.
+
+        ``bits`` is the packed mask over the C order of ``out``, which is C-contiguous here.
+        """
+
+    def num_threads(self) -> int:
+        """Threads a call may use."""
+
+    def set_num_threads(self, n: int) -> None:
+        """Change that number (n >= 1)."""
