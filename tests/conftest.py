@@ -1,0 +1,81 @@
+"""The axes of the suite: backends, instruction sets, thread counts."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from collections.abc import Iterator
+
+import hypothesis
+import pytest
+
+import dropwise as dw
+from support import require
+
+# Examples are the same on every run: a red test stays red until someone fixes it.
+hypothesis.settings.register_profile(
+    "dropwise",
+    deadline=None,
+    derandomize=True,
+    # Our fixtures are axes, the same for all examples of a test.
+    suppress_health_check=[
+        hypothesis.HealthCheck.function_scoped_fixture,
+        hypothesis.HealthCheck.too_slow,
+    ],
+)
+hypothesis.settings.load_profile("dropwise")
+
+
+def _isas() -> list[str]:
+    if importlib.util.find_spec("dropwise._native") is None:
+        return ["none"]
+    from dropwise import _native
+
+    return list(_native.available_isas())
+
+
+@contextlib.contextmanager
+def _active_backend(name: str) -> Iterator[None]:
+    require({"native": "dropwise._native", "numba": "numba"}[name])
+    use_backend = getattr(dw, "use_backend", None)
+    with use_backend(name) if use_backend else contextlib.nullcontext():
+        yield
+
+
+@pytest.fixture(params=["native", "numba"])
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each backend in turn, made the active one."""
+    with _active_backend(request.param):
+        yield request.param
+
+
+@pytest.fixture(params=_isas())
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The native backend on each instruction set this machine runs."""
+    with _active_backend("native"):
+        from dropwise import _native
+
+        before = _native.active_isa()
+        _native.set_isa(request.param)
+        yield request.param
+        _native.set_isa(before)
+
+
+@pytest.fixture(params=[1, 2, 7], ids="{}-threads".format)
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Some thread counts, for the active backend; 7 does not divide the sizes of tests."""
+    for axis in ("backend", "isa"):  # they choose whose threads these are
+        if axis in request.fixturenames:
+            request.getfixturevalue(axis)
+    set_num_threads, num_threads = _thread_functions()
+    before = num_threads()
+    set_num_threads(request.param)
+    yield request.param
+    set_num_threads(before)
+
+
+def _thread_functions():
+    if hasattr(dw, "set_num_threads"):
+        return dw.set_num_threads, dw.get_num_threads
+    native = require("dropwise._native")
+    return native.set_num_threads, native.num_threads

@@ -1,0 +1,33 @@
+"""What tests share besides fixtures.  Tests import it by name (pytest's `pythonpath`)."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import types
+
+import pytest
+
+# CI sets it: there, a test that cannot run is a failure and not a line nobody reads.
+REQUIRE_ALL = os.environ.get("DROPWISE_REQUIRE_ALL") == "1"
+
+
+def missing(reason: str) -> None:
+    """Skip the test (or the module) because of `reason`; fail with DROPWISE_REQUIRE_ALL=1.
+
+    The only way a test of this suite may skip because something is not installed.
+    """
+    if REQUIRE_ALL:
+        pytest.fail(f"{reason}, and DROPWISE_REQUIRE_ALL=1", pytrace=False)
+    pytest.skip(reason, allow_module_level=True)
+
+
+def require(module: str) -> types.ModuleType:
+    """Import an optional module, or skip.  A module that is there but broken is an error."""
+    parent = module.rpartition(".")[0]
+    if (parent and importlib.util.find_spec(parent) is None) or (
+        importlib.util.find_spec(module) is None
+    ):
+        missing(f"{module} is not installed")
+    return importlib.import_module(module)
