@@ -1,17 +1,269 @@
-// The vector vocabulary on the portable set.
+// The vector vocabulary of the portable set: SSE2 where it is the baseline, plain C++ elsewhere.
+//
+// DROPWISE_NO_SSE2 forces the plain path, so that it can be tested on any machine.
 #pragma once
-
-#include < SSE2 where the compiler has it, plain C++ elsewhere:cstring>
 
 #include <cstddef>
 #include <cstdint>
+
+#if (defined(__SSE2__) || defined(_M_X64)) && !defined(DROPWISE_NO_SSE2)
+#define DROPWISE_SSE2 1
+#include <emmintrin.h>
+#endif
 
 namespace {
 namespace simd {
 
 // ---- 64-bit lanes of words: masks --------------------------------------------------------------
 
+#if defined(DROPWISE_SSE2)
+
+using Words = __m128i;
+constexpr std::size_t kWords = 2;
+constexpr int kInterleave = 2;
+
+inline Words broadcast(std::uint64_t v) {
+    return _mm_set1_epi64x(static_cast<long long>(v));
+}
+inline Words lane_numbers() {
+    return _mm_set_epi64x(1, 0);
+}
+inline Words load(const std::uint64_t* p) {
+    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+}
+inline void store(std::uint64_t* p, Words v) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), v);
+}
+inline Words add(Words a, Words b) {
+    return _mm_add_epi64(a, b);
+}
+inline Words multiply_low(Words a, Words b) {
+    return _mm_mul_epu32(a, b);
+}
+inline Words high_half(Words a) {
+    return _mm_srli_epi64(a, 32);
+}
+inline Words low_to_high(Words a) {
+    return _mm_slli_epi64(a, 32);
+}
+inline Words bit_and(Words a, Words b) {
+    return _mm_and_si128(a, b);
+}
+inline Words bit_xor(Words a, Words b) {
+    return _mm_xor_si128(a, b);
+}
+inline Words bit_select(Words where, Words a, Words b) {
+    return _mm_or_si128(_mm_and_si128(where, a), _mm_andnot_si128(where, b));
+}
+inline void store_swapped_pairs(std::uint64_t* p, Words a, Words b) {
+    a = _mm_shuffle_epi32(a, 0xB1);
+    b = _mm_shuffle_epi32(b, 0xB1);
+    store(p, _mm_unpacklo_epi64(a, b));
+    store(p + 2, _mm_unpackhi_epi64(a, b));
+}
+
+#else
+
+using Words = std::uint64_t;
+constexpr std::size_t kWords = 1;
+constexpr int kInterleave = 2;
+
+inline Words broadcast(std::uint64_t v) {
+    return v;
+}
+inline Words lane_numbers() {
+    return 0;
+}
+inline Words load(const std::uint64_t* p) {
+    return *p;
+}
+inline void store(std::uint64_t* p, Words v) {
+    *p = v;
+}
+inline Words add(Words a, Words b) {
+    return a + b;
+}
+inline Words multiply_low(Words a, Words b) {
+    return (a & 0xFFFFFFFF) * (b & 0xFFFFFFFF);
+}
+inline Words high_half(Words a) {
+    return a >> 32;
+}
+inline Words low_to_high(Words a) {
+    return a << 32;
+}
+inline Words bit_and(Words a, Words b) {
+    return a & b;
+}
+inline Words bit_xor(Words a, Words b) {
+    return a ^ b;
+}
+inline Words bit_select(Words where, Words a, Words b) {
+    return (where & a) | (~where & b);
+}
+inline void store_swapped_pairs(std::uint64_t* p, Words a, Words b) {
+    p[0] = a << 32 | a >> 32;
+    p[1] = b << 32 | b >> 32;
+}
+
+#endif
+
+inline Words bit_xor(Words a, Words b, Words c) {
+    return bit_xor(bit_xor(a, b), c);
+}
+
 // ---- element access and masking: dropout -------------------------------------------------------
+
+union FloatBits {
+    float value;
+    std::uint32_t bits;
+};
+
+struct F16Format {
+    static constexpr std::int16_t kMinusInf = static_cast<std::int16_t>(0xFC00);
+    static float widen(std::uint16_t h) {
+        const std::uint32_t magnitude = h & 0x7FFFu;
+        FloatBits f;
+        if (magnitude < 0x0400)  // zero and subnormal: a multiple of 2**-24
+            f.value = static_cast<float>(magnitude) * 0x1p-24f;
+        else  // move the exponent's bias from 15 to 127; infinity and NaN go to the top
+            f.bits = (magnitude << 13) + (magnitude < 0x7C00 ? 0x38000000u : 0x70000000u);
+        f.bits |= (h & 0x8000u) << 16;
+        return f.value;
+    }
+    static std::uint16_t narrow(float v) {
+        FloatBits f{v};
+        const std::uint32_t sign = f.bits >> 16 & 0x8000u;
+        f.bits &= 0x7FFFFFFF;
+        std::uint32_t h;
+        if (f.bits > 0x7F800000) {
+            h = 0x7E00u | (f.bits >> 13 & 0x3FF);
+        } else if (f.bits >= 0x47800000) {
+            h = 0x7C00;
+        } else if (f.bits >= 0x38800000) {  // normal; rounding up may carry into infinity
+            h = (f.bits - 0x38000000u + 0xFFF + (f.bits >> 13 & 1)) >> 13;
+        } else {  // 0.5 has the units of a subnormal, so the addition rounds
+            f.value += 0.5f;
+            h = f.bits - 0x3F000000u;
+        }
+        return static_cast<std::uint16_t>(sign | h);
+    }
+};
+
+struct BF16Format {
+    static constexpr std::int16_t kMinusInf = static_cast<std::int16_t>(0xFF80);
+    static float widen(std::uint16_t h) {
+        FloatBits f;
+        f.bits = static_cast<std::uint32_t>(h) << 16;
+        return f.value;
+    }
+    static std::uint16_t narrow(float v) {
+        FloatBits f{v};
+        if (v != v)
+            f.bits |= 0x00400000;
+        else
+            f.bits += 0x7FFF + (f.bits >> 16 & 1);
+        return static_cast<std::uint16_t>(f.bits >> 16);
+    }
+};
+
+// One element at a time, for what the baseline has no vectors for.
+template <class T>
+struct Single {
+    using Element = T;
+    using Vec = T;
+    static constexpr std::size_t kLanes = 1;
+    static Vec load(const Element* p) { return *p; }
+    static void store(Element* p, Vec v) { *p = v; }
+    static void stream(Element* p, Vec v) { *p = v; }
+    static Vec keep(Vec v, std::uint64_t bits) { return bits & 1 ? v : Vec{0}; }
+};
+
+template <class Format>
+struct Half : Single<std::uint16_t> {
+    using Scale = float;
+    static Scale scale(double s) { return static_cast<float>(s); }
+    static std::uint16_t multiply(std::uint16_t v, Scale s) {
+        return Format::narrow(Format::widen(v) * s);
+    }
+    static std::uint64_t positive(std::uint16_t v) {
+        return static_cast<std::int16_t>(v) > Format::kMinusInf && v != 0;
+    }
+    static std::uint64_t nonzero(std::uint16_t v) { return (v & 0x7FFF) != 0; }
+};
+using F16 = Half<F16Format>;
+using BF16 = Half<BF16Format>;
+
+#if defined(DROPWISE_SSE2)
+
+struct F32 {
+    using Element = float;
+    using Vec = __m128;
+    using Scale = __m128;
+    static constexpr std::size_t kLanes = 4;
+    static Scale scale(double s) { return _mm_set1_ps(static_cast<float>(s)); }
+    static Vec load(const Element* p) { return _mm_loadu_ps(p); }
+    static void store(Element* p, Vec v) { _mm_storeu_ps(p, v); }
+    static void stream(Element* p, Vec v) { _mm_stream_ps(p, v); }
+    static Vec multiply(Vec v, Scale s) { return _mm_mul_ps(v, s); }
+    static Vec keep(Vec v, std::uint64_t bits) {
+        const __m128i lane = _mm_setr_epi32(1, 2, 4, 8);
+        const __m128i spread = _mm_set1_epi32(static_cast<int>(bits));
+        const __m128i kept = _mm_cmpeq_epi32(_mm_and_si128(spread, lane), lane);
+        return _mm_and_ps(v, _mm_castsi128_ps(kept));
+    }
+    static std::uint64_t positive(Vec v) {
+        return static_cast<unsigned>(_mm_movemask_ps(_mm_cmpnle_ps(v, _mm_setzero_ps())));
+    }
+    static std::uint64_t nonzero(Vec v) {
+        return static_cast<unsigned>(_mm_movemask_ps(_mm_cmpneq_ps(v, _mm_setzero_ps())));
+    }
+};
+
+struct F64 {
+    using Element = double;
+    using Vec = __m128d;
+    using Scale = __m128d;
+    static constexpr std::size_t kLanes = 2;
+    static Scale scale(double s) { return _mm_set1_pd(s); }
+    static Vec load(const Element* p) { return _mm_loadu_pd(p); }
+    static void store(Element* p, Vec v) { _mm_storeu_pd(p, v); }
+    static void stream(Element* p, Vec v) { _mm_stream_pd(p, v); }
+    static Vec multiply(Vec v, Scale s) { return _mm_mul_pd(v, s); }
+    static Vec keep(Vec v, std::uint64_t bits) {
+        const __m128i lane = _mm_setr_epi32(1, 1, 2, 2);
+        const __m128i spread = _mm_set1_epi32(static_cast<int>(bits));
+        const __m128i kept = _mm_cmpeq_epi32(_mm_and_si128(spread, lane), lane);
+        return _mm_and_pd(v, _mm_castsi128_pd(kept));
+    }
+    static std::uint64_t positive(Vec v) {
+        return static_cast<unsigned>(_mm_movemask_pd(_mm_cmpnle_pd(v, _mm_setzero_pd())));
+    }
+    static std::uint64_t nonzero(Vec v) {
+        return static_cast<unsigned>(_mm_movemask_pd(_mm_cmpneq_pd(v, _mm_setzero_pd())));
+    }
+};
+
+inline void fence_streams() {
+    _mm_sfence();
+}
+
+#else
+
+template <class T>
+struct Real : Single<T> {
+    using Scale = T;
+    static Scale scale(double s) { return static_cast<T>(s); }
+    static T multiply(T v, Scale s) { return v * s; }
+    static std::uint64_t positive(T v) { return !(v <= 0); }
+    static std::uint64_t nonzero(T v) { return v != 0; }
+};
+using F32 = Real<float>;
+using F64 = Real<double>;
+
+inline void fence_streams() {}
+
+#endif
 
 // ---- floating point: products ------------------------------------------------------------------
 

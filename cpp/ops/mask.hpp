@@ -1,0 +1,18 @@
+// Packed dropout masks of any length, from any offset.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "core/kernel_table.hpp"
+
+namespace dropwise {
+
+// rate in [0, 1], stream < 2**56.
+MaskSpec make_mask_spec(double rate, std::uint64_t key, std::uint64_t stream) noexcept;
+
+// Writes the mask of elements [offset, offset + n) to ceil(n / 8) bytes: element e is bit e % 8 of
+// byte e / 8, 1 = kept; bits past the last are 0.
+void mask_bits(const MaskSpec& spec, std::uint64_t offset, std::size_t n, std::uint8_t* bits);
+
+}  // namespace dropwise
