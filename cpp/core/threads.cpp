@@ -1,25 +1,226 @@
 #include "core/threads.hpp"
 
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <exception>
+#include <mutex>
+#include <new>
 #include <stdexcept>
 #include <string>
+#include <thread>
+
+#include "core/cpu_count.hpp"
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#define DROPWISE_HAS_FORK 1
+#endif
+#if defined(__x86_64__) || defined(_M_X64)
+#include <emmintrin.h>
+#endif
 
 namespace dropwise {
 namespace {
-int thread_count = 1;
+
+// Longer than the Python code between two calls of a training step, short beside a time slice.
+constexpr auto kSpin = std::chrono::microseconds(100);
+
+const int cpus = usable_cpus().n;
+std::atomic<int> thread_count{0};  // 0: not asked for yet
+std::atomic<const char*> thread_source{""};
+
+// True in a worker, and in a caller while it takes part: a parallel_for in there is serial.
+thread_local bool inside_task = false;
+
+void relax() {
+#if defined(__x86_64__) || defined(_M_X64)
+    _mm_pause();
+#elif defined(__aarch64__) && defined(__GNUC__)
+    __asm__ __volatile__("isb");  // "yield" does nothing on most cores
+#else
+    std::this_thread::yield();
+#endif
 }
 
-int num_threads() noexcept {
-    return thread_count;
+// Polls until done() or until kSpin is over; says whether it was done.
+template <class Done>
+bool spin_until(Done done) {
+    const auto deadline = std::chrono::steady_clock::now() + kSpin;
+    do {
+        for (int i = 0; i < 64; ++i) {
+            if (done()) return true;
+            relax();
+        }
+        std::this_thread::yield();  // whom we wait for may be waiting for this very CPU
+    } while (std::chrono::steady_clock::now() < deadline);
+    return false;
+}
+
+// One job at a time.  Threads join and leave a job under mutex_; only claiming a task is lock-free.
+//
+// Workers are detached and the pool is never destroyed, so a process may exit at any moment: there
+// is no destructor to race with a worker, and nothing to join.
+class Pool {
+  public:
+    // False, with nothing done, if a job is running already.
+    bool try_run(std::size_t n_tasks, std::size_t n_threads, void* context, detail::TaskFn fn) {
+        if (busy_.exchange(true, std::memory_order_acquire)) return false;
+        const auto helpers = static_cast<int>(std::min(n_threads, n_tasks) - 1);
+        grow(helpers);
+        publish({fn, context, n_tasks}, helpers);
+        work({fn, context, n_tasks});
+        retire();
+        busy_.store(false, std::memory_order_release);
+        return true;
+    }
+
+  private:
+    struct Job {
+        detail::TaskFn fn;
+        void* context;
+        std::size_t n_tasks;
+    };
+
+    void grow(int workers) {
+        for (; workers_ < workers; ++workers_) {
+            try {
+                std::thread(&Pool::worker, this).detach();
+            } catch (const std::exception&) {
+                return;  // the system has no more: fewer threads compute the same
+            }
+        }
+    }
+
+    void publish(const Job& job, int helpers) {
+        int wake;
+        {
+            const std::lock_guard lock(mutex_);
+            job_ = job;
+            open_places_ = helpers;
+            next_task_.store(0, std::memory_order_relaxed);
+            epoch_.store(epoch_.load(std::memory_order_relaxed) + 1, std::memory_order_release);
+            // Whoever is not asleep looks at the epoch before it goes to sleep.
+            wake = helpers - (workers_ - asleep_);
+        }
+        for (; wake > 0; --wake) wake_.notify_one();
+    }
+
+    void work(const Job& job) {
+        for (;;) {
+            const std::size_t task = next_task_.fetch_add(1, std::memory_order_relaxed);
+            if (task >= job.n_tasks) return;
+            job.fn(job.context, task);
+        }
+    }
+
+    // Lets nobody in any more and waits for those who are.
+    void retire() {
+        {
+            const std::lock_guard lock(mutex_);
+            open_places_ = 0;
+        }
+        const auto done = [this] { return at_work_.load(std::memory_order_acquire) == 0; };
+        if (spin_until(done)) return;
+        std::unique_lock lock(mutex_);
+        done_.wait(lock, done);
+    }
+
+    void worker() {
+        inside_task = true;
+        for (std::uint64_t seen = 0;;) {
+            const auto published = [&] { return epoch_.load(std::memory_order_acquire) != seen; };
+            // With more threads than CPUs a spinning one keeps a working one waiting.
+            if (thread_count.load(std::memory_order_relaxed) <= cpus) spin_until(published);
+            Job job;
+            {
+                std::unique_lock lock(mutex_);
+                ++asleep_;
+                wake_.wait(lock, published);
+                --asleep_;
+                seen = epoch_.load(std::memory_order_relaxed);
+                if (open_places_ == 0) continue;
+                --open_places_;
+                at_work_.fetch_add(1, std::memory_order_relaxed);
+                job = job_;
+            }
+            work(job);
+            const std::lock_guard lock(mutex_);
+            if (at_work_.fetch_sub(1, std::memory_order_release) == 1) done_.notify_one();
+        }
+    }
+
+    std::atomic<bool> busy_{false};  // held by the caller whose job it is
+    int workers_ = 0;                // guarded by busy_
+
+    std::mutex mutex_;  // guards the rest, except what is atomic
+    std::condition_variable wake_, done_;
+    Job job_{};
+    int open_places_ = 0;  // workers that may still join the job
+    int asleep_ = 0;
+    std::atomic<int> at_work_{0};
+
+    // Polled by spinning workers, and written for every task: a cache line each.
+    alignas(64) std::atomic<std::uint64_t> epoch_{0};
+    alignas(64) std::atomic<std::size_t> next_task_{0};
+};
+
+// A union, so that nothing destroys the pool at exit.
+union PoolStorage {
+    PoolStorage() : pool() {
+#if defined(DROPWISE_HAS_FORK)
+        pthread_atfork(nullptr, nullptr, [] {
+            // The child has none of the workers, and the locks are as some thread left them: start
+            // afresh in the same place.  Nothing is freed, since the old pool owns no memory.
+            new (&storage.pool) Pool;
+            inside_task = false;
+        });
+#endif
+    }
+    ~PoolStorage() {}
+    Pool pool;
+
+    static PoolStorage storage;
+};
+PoolStorage PoolStorage::storage;
+
+}  // namespace
+
+int num_threads() {
+    int n = thread_count.load(std::memory_order_relaxed);
+    if (n == 0) {
+        const CpuCount found = default_num_threads();
+        if (thread_count.compare_exchange_strong(n, found.n)) {
+            thread_source.store(found.source);
+            n = found.n;
+        }
+    }
+    return n;
+}
+
+const char* num_threads_source() {
+    num_threads();
+    return thread_source.load();
 }
 
 void set_num_threads(int n) {
     if (n < 1)
         throw std::invalid_argument("number of threads must be at least 1, got " +
                                     std::to_string(n));
-    thread_count = n;
+    thread_count.store(n);
+    thread_source.store("set_num_threads");
 }
 
 void detail::run_tasks(std::size_t n_tasks, void* context, TaskFn fn) {
+    if (n_tasks > 1 && !inside_task) {
+        const auto n = static_cast<std::size_t>(num_threads());
+        inside_task = true;
+        const bool done = n > 1 && PoolStorage::storage.pool.try_run(n_tasks, n, context, fn);
+        inside_task = false;
+        if (done) return;
+    }
     for (std::size_t task = 0; task < n_tasks; ++task) fn(context, task);
 }
 

@@ -6,8 +6,10 @@
 
 namespace dropwise {
 
-// DROPWISE_NUM_THREADS, else OMP_NUM_THREADS, else the CPUs this process may use.
-int num_threads() noexcept;
+// What default_num_threads() says (cpu_count.hpp; throws like it until it has succeeded once),
+// or the last set_num_threads().
+int num_threads();
+const char* num_threads_source();
 void set_num_threads(int n);  // throws std::invalid_argument if n < 1
 
 namespace detail {
@@ -17,7 +19,12 @@ void run_tasks(std::size_t n_tasks, void* context, TaskFn fn);
 
 // Calls body(task) once for every task in [0, n_tasks), in any order, on up to num_threads()
 // threads, and returns when all are done.  The caller takes part; runs serially when the pool is
-// busy.  What a task computes must not depend on which thread runs it.  body must not throw.
+// busy or when called from inside a task.  What a task computes must not depend on which thread
+// runs it.  body must not throw.
+//
+// A worker that finished its last job less than 100 us ago joins within about 1 us.  Waking one
+// that sleeps costs the caller about 3 us, and when it arrives is up to the system (10 us to 1 ms),
+// so a task should have some 10 us of work.  A single task never leaves the caller.
 template <class Body>
 void parallel_for(std::size_t n_tasks, Body&& body) {
     using B = std::remove_reference_t<Body>;
