@@ -1,6 +1,24 @@
+#include <map>
+#include <string>
+
 #include "bindings/bind.hpp"
+#include "build_info.hpp"
+#include "core/cpu_count.hpp"
 #include "core/dispatch.hpp"
 #include "core/threads.hpp"
+
+// For threadpoolctl, which finds loaded libraries by their C symbols.
+#if defined(_WIN32)
+#define DROPWISE_EXPORT extern "C" __declspec(dllexport)
+#else
+#define DROPWISE_EXPORT extern "C" __attribute__((visibility("default")))
+#endif
+DROPWISE_EXPORT int dropwise_get_num_threads() {
+    return dropwise::num_threads();
+}
+DROPWISE_EXPORT void dropwise_set_num_threads(int n) {
+    dropwise::set_num_threads(n < 1 ? 1 : n);
+}
 
 namespace dropwise {
 
@@ -10,7 +28,15 @@ void bind_config(py::module_& m) {
     m.def("active_isa", [] { return kernels().name; });
     m.def("set_isa", &set_isa, py::arg("name"));
     m.def("num_threads", &num_threads);
+    m.def("num_threads_source", &num_threads_source);
     m.def("set_num_threads", &set_num_threads, py::arg("n"));
+    m.def("cgroup_cpus", &cgroup_cpus, py::arg("root"));
+    m.def("build_info", [] {
+        return std::map<std::string, std::string>{{"compiler", DROPWISE_BUILD_COMPILER},
+                                                  {"flags", DROPWISE_BUILD_FLAGS},
+                                                  {"type", DROPWISE_BUILD_TYPE},
+                                                  {"sanitizer", DROPWISE_BUILD_SANITIZE}};
+    });
 }
 
 }  // namespace dropwise
