@@ -1,9 +1,127 @@
+#include <optional>
+#include <string>
+
 #include "bindings/bind.hpp"
+#include "ops/matmul.hpp"
 
 namespace dropwise {
+namespace {
+
+// The checks here only keep a wrong call from touching memory that is not its own; friendly
+// messages are functional's business.
+void require(bool ok, const char* message) {
+    if (!ok) throw py::value_error(message);
+}
+
+std::ptrdiff_t elements(py::ssize_t stride, std::size_t itemsize) {
+    const auto size = static_cast<py::ssize_t>(itemsize);
+    require(stride % size == 0, "strides must be whole elements");
+    return stride / size;
+}
+
+template <class T>
+Matrix<T> matrix(const py::array& x) {
+    require(x.ndim() == 2, "an operand is not 2-dimensional");
+    return {static_cast<T*>(const_cast<void*>(x.data())), static_cast<std::size_t>(x.shape(0)),
+            static_cast<std::size_t>(x.shape(1)), elements(x.strides(0), sizeof(T)),
+            elements(x.strides(1), sizeof(T))};
+}
+
+template <class T>
+const T* bias_data(const std::optional<py::array>& bias, std::size_t n) {
+    if (!bias) return nullptr;
+    require(bias->ndim() == 1 && static_cast<std::size_t>(bias->shape(0)) == n &&
+                (n < 2 || bias->strides(0) == sizeof(T)),
+            "bias must be contiguous, one element per column of out");
+    return static_cast<const T*>(bias->data());
+}
+
+ops::Skip parse_skip(const char* skip) {
+    ops::Skip parsed{false, false};
+    for (; *skip != '\0'; ++skip) {
+        require(*skip == 'a' || *skip == 'b', "skip must be '', 'a', 'b' or 'ab'");
+        (*skip == 'a' ? parsed.a : parsed.b) = true;
+    }
+    return parsed;
+}
+
+// Calls body with a value of the arrays' common dtype.
+template <class Body>
+void with_dtype(const py::array& a, const py::array& b, const py::array& out,
+                const std::optional<py::array>& bias, Body&& body) {
+    const int type = out.dtype().num();
+    require(a.dtype().num() == type && b.dtype().num() == type &&
+                (!bias || bias->dtype().num() == type),
+            "operands and out must have one dtype");
+    require(out.writeable(), "out must be writeable");
+    if (type == py::dtype::num_of<float>())
+        body(float{});
+    else if (type == py::dtype::num_of<double>())
+        body(double{});
+    else
+        throw py::type_error("products take float32 and float64");
+}
+
+template <class T>
+struct Operands {
+    Matrix<const T> a, b;
+    Matrix<T> out;
+
+    Operands(const py::array& pa, const py::array& pb, const py::array& pout)
+        : a(matrix<const T>(pa)), b(matrix<const T>(pb)), out(matrix<T>(pout)) {
+        require(a.cols == b.rows && out.rows == a.rows && out.cols == b.cols,
+                "shapes of a, b and out do not fit");
+    }
+};
+
+// Letting go of the GIL takes longer than a product as small as this.
+template <class T>
+bool is_tiny(const Operands<T>& x) {
+    return x.out.rows * x.out.cols * (x.a.cols + 1) < 4096;
+}
+
+void matmul(const py::array& a, const py::array& b, const py::array& out,
+            const std::optional<py::array>& bias, bool relu, const char* skip) {
+    const ops::Skip parsed = parse_skip(skip);
+    with_dtype(a, b, out, bias, [&](auto zero) {
+        using T = decltype(zero);
+        const Operands<T> x(a, b, out);
+        const T* bias_values = bias_data<T>(bias, x.out.cols);
+        std::optional<py::gil_scoped_release> release;
+        if (!is_tiny(x)) release.emplace();
+        ops::matmul<T>(x.a, x.b, x.out, bias_values, relu, parsed);
+    });
+}
+
+void matmul_kept(const py::array& a, const py::array& b, const py::array& bits,
+                 const py::array& out, const std::optional<py::array>& bias, bool relu,
+                 double scale, const char* skip) {
+    const ops::Skip parsed = parse_skip(skip);
+    with_dtype(a, b, out, bias, [&](auto zero) {
+        using T = decltype(zero);
+        const Operands<T> x(a, b, out);
+        const T* bias_values = bias_data<T>(bias, x.out.cols);
+        const auto n_bits = static_cast<py::ssize_t>(x.out.rows * x.out.cols);
+        require((out.flags() & py::array::c_style) != 0, "out must be C-contiguous");
+        require(bits.itemsize() == 1 && bits.ndim() == 1 && bits.size() * 8 >= n_bits &&
+                    (bits.size() < 2 || bits.strides(0) == 1),
+                "bits must be contiguous bytes, one bit per element of out");
+        const auto* mask = static_cast<const std::uint8_t*>(bits.data());
+        std::optional<py::gil_scoped_release> release;
+        if (!is_tiny(x)) release.emplace();
+        ops::matmul_kept<T>(x.a, x.b, mask, x.out, bias_values, relu, static_cast<T>(scale),
+                            parsed);
+    });
+}
+
+}  // namespace
 
 void bind_matmul(py::module_& m) {
-    (void)m;
+    m.def("matmul", &matmul, py::arg("a"), py::arg("b"), py::arg("out"),
+          py::arg("bias") = py::none(), py::arg("relu") = false, py::arg("skip") = "");
+    m.def("matmul_kept", &matmul_kept, py::arg("a"), py::arg("b"), py::arg("bits"), py::arg("out"),
+          py::arg("bias") = py::none(), py::arg("relu") = false, py::arg("scale") = 1.0,
+          py::arg("skip") = "");
 }
 
 }  // namespace dropwise

@@ -48,10 +48,56 @@ struct MaskKernels {
 };
 
 // ---- products ----------------------------------------------------------------------------------
+//
+// Strides and leading dimensions count elements and may be zero or negative where a kernel only
+// reads.  "Packed A" is [m, k] cut into panels of tile_rows rows, each stored [k][rows of the
+// panel]; "packed B" is [k, n] cut into panels of tile_cols columns, each stored [k][width], where
+// width is tile_cols or, in the last panel, the columns left, rounded up to lanes and filled with 0.
+
+// What happens to finished outputs, in this order: add bias, ReLU, then scale where the bit is 1
+// and +0.0 elsewhere.  Null pointers leave a step out.
+template <class T>
+struct Epilogue {
+    const T* bias;             // of the first column, stride 1
+    bool relu;
+    const std::uint8_t* bits;  // packed mask
+    std::size_t bit;           // position of the first output's bit
+    std::size_t bit_stride;    // from one row's first bit to the next row's
+    T scale;
+};
+
+template <class T>
+struct ProductKernels {
+    std::size_t lanes, tile_rows, tile_cols;
+    std::size_t dot_cols;  // columns that dot() takes in one pass over a
+
+    // dst[i * ld + j] = src[i * row_stride + j * col_stride]
+    void (*copy)(std::size_t rows, std::size_t cols, const T* src, std::ptrdiff_t row_stride,
+                 std::ptrdiff_t col_stride, T* dst, std::ptrdiff_t ld);
+    void (*pack_a)(std::size_t m, std::size_t k, const T* a, std::ptrdiff_t row_stride,
+                   std::ptrdiff_t col_stride, T* packed);
+    void (*pack_b)(std::size_t k, std::size_t n, const T* b, std::ptrdiff_t row_stride,
+                   std::ptrdiff_t col_stride, T* packed);
+    // c[m, n] = packed A times packed B, or c += it.
+    void (*multiply)(std::size_t m, std::size_t n, std::size_t k, const T* a, const T* b, T* c,
+                     std::ptrdiff_t ldc, bool accumulate);
+    // The same with m <= tile_rows and B where it lies, columns contiguous, n a multiple of lanes.
+    void (*multiply_few_rows)(std::size_t m, std::size_t n, std::size_t k, const T* a, const T* b,
+                              std::ptrdiff_t ldb, T* c, std::ptrdiff_t ldc, bool accumulate);
+    // c[i, j] = sum over p of a[i * lda + p] * bt[j * ldb + p]
+    void (*dot)(std::size_t m, std::size_t n, std::size_t k, const T* a, std::ptrdiff_t lda,
+                const T* bt, std::ptrdiff_t ldb, T* c, std::ptrdiff_t row_stride,
+                std::ptrdiff_t col_stride);
+    // Applies the epilogue to c[m, n]; true if a result is NaN.
+    bool (*finish)(std::size_t m, std::size_t n, T* c, std::ptrdiff_t ldc,
+                   const Epilogue<T>& epilogue);
+};
 
 struct KernelTable {
     const char* name;
     MaskKernels masks;
+    ProductKernels<float> products_f32;
+    ProductKernels<double> products_f64;
 };
 
 }  // namespace dropwise

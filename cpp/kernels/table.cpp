@@ -5,6 +5,7 @@
 // one.
 #include "core/kernel_table.hpp"
 #include "kernels/dropout.inl.hpp"
+#include "kernels/gemm.inl.hpp"
 #include "kernels/mask.inl.hpp"
 
 #define DROPWISE_CONCAT_(a, b) a##b
@@ -18,6 +19,8 @@ extern "C" const dropwise::KernelTable* DROPWISE_CONCAT(dropwise_kernels_, DROPW
         {&mask::mask_chunk,
          {dropout::kernels<simd::F32>(), dropout::kernels<simd::F64>(),
           dropout::kernels<simd::F16>(), dropout::kernels<simd::BF16>()}},
+        product::kernels<float>(),
+        product::kernels<double>(),
     };
     return &table;
 }

@@ -1,1 +1,361 @@
-// Filled in by the next commits.
+#include "ops/matmul.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <new>
+
+#include "core/buffer.hpp"
+#include "core/dispatch.hpp"
+#include "core/threads.hpp"
+
+namespace dropwise::ops {
+namespace {
+
+using std::ptrdiff_t;
+using std::size_t;
+
+template <class T>
+const ProductKernels<T>& product_kernels();
+template <>
+const ProductKernels<float>& product_kernels<float>() {
+    return kernels().products_f32;
+}
+template <>
+const ProductKernels<double>& product_kernels<double>() {
+    return kernels().products_f64;
+}
+
+constexpr size_t ceil_div(size_t a, size_t b) {
+    return (a + b - 1) / b;
+}
+constexpr size_t round_up(size_t a, size_t b) {
+    return ceil_div(a, b) * b;
+}
+
+// Pieces of equal size, multiples of `step`, none larger than about `largest`.
+constexpr size_t even_piece(size_t n, size_t largest, size_t step) {
+    return round_up(ceil_div(n, std::max<size_t>(1, ceil_div(n, largest))), step);
+}
+
+// Below this many multiply-adds waking other threads costs more than it saves.
+constexpr size_t kSerialWork = size_t{1} << 19;
+
+template <class Body>
+void for_each_task(size_t n_tasks, bool serial, Body&& body) {
+    if (serial || n_tasks == 1)
+        for (size_t task = 0; task < n_tasks; ++task) body(task);
+    else
+        parallel_for(n_tasks, body);
+}
+
+// What is done to a block of finished outputs.
+template <class T>
+struct Finish {
+    const ProductKernels<T>& kernels;
+    Matrix<T> c;  // columns contiguous
+    Epilogue<T> epilogue;
+    bool needed;
+    std::atomic<bool>* saw_nan;
+
+    void operator()(size_t i, size_t j, size_t m, size_t n) const {
+        if (!needed) return;
+        Epilogue<T> e = epilogue;
+        if (e.bias != nullptr) e.bias += j;
+        e.bit += i * e.bit_stride + j;
+        if (kernels.finish(m, n, c.at(i, j), c.row_stride, e))
+            saw_nan->store(true, std::memory_order_relaxed);
+    }
+    void all() const { (*this)(0, 0, c.rows, c.cols); }
+};
+
+// A set of memory requests inside parallel tasks, which must not throw: ask, compute, then throw.
+class MemoryCheck {
+  public:
+    bool operator()(const void* p) noexcept {
+        if (p == nullptr) failed_.store(true, std::memory_order_relaxed);
+        return p != nullptr;
+    }
+    void rethrow() const {
+        if (failed_.load(std::memory_order_relaxed)) throw std::bad_alloc();
+    }
+
+  private:
+    std::atomic<bool> failed_{false};
+};
+
+// How the rows and columns of an output are dealt out to threads.
+struct Grid {
+    size_t rows_per_task, cols_per_task, row_tasks, col_tasks;
+
+    Grid(size_t m, size_t n, size_t row_block, size_t row_step, size_t col_step, bool serial) {
+        const size_t threads = serial ? 1 : static_cast<size_t>(num_threads());
+        size_t tasks = ceil_div(m, row_block);
+        if (tasks < 4 * threads) tasks = std::min(round_up(tasks, threads), ceil_div(m, row_step));
+        rows_per_task = round_up(ceil_div(m, tasks), row_step);
+        row_tasks = ceil_div(m, rows_per_task);
+        const size_t groups = row_tasks >= threads ? 1 : ceil_div(threads, row_tasks);
+        cols_per_task = round_up(ceil_div(n, groups), col_step);
+        col_tasks = ceil_div(n, cols_per_task);
+    }
+    size_t tasks() const { return row_tasks * col_tasks; }
+};
+
+// Cache blocks: A's panel of tile_rows x kDepth in L1, B's block of kDepth x kWidth in L2.
+template <class T>
+constexpr size_t kDepth = 1024 / sizeof(T);
+template <class T>
+constexpr size_t kWidth = 2048 / sizeof(T);
+constexpr size_t kHeight = 112;
+
+// Packed panels on both sides, BLIS fashion.  k is cut into pieces that depend on k alone, and all
+// pieces of an output are added by one thread in order.
+template <class T>
+void multiply_blocked(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T>& finish,
+                      bool serial) {
+    const ProductKernels<T>& kern = finish.kernels;
+    const size_t m = c.rows, n = c.cols, k = a.cols;
+    const size_t depth = even_piece(k, kDepth<T>, 1);
+    const size_t width = even_piece(n, kWidth<T>, kern.tile_cols);
+    const size_t panels = width / kern.tile_cols;
+    const Scratch<T> packed_b(Slot::kShared, depth * width);
+    MemoryCheck memory;
+    if (!memory(packed_b.get())) memory.rethrow();
+
+    for (size_t j0 = 0; j0 < n; j0 += width) {
+        const size_t cols = std::min(width, n - j0);
+        const Grid grid(m, cols, kHeight, kern.tile_rows, kern.tile_cols, serial);
+        for (size_t p0 = 0; p0 < k; p0 += depth) {
+            const size_t ks = std::min(depth, k - p0);
+            const size_t packers = serial || ks * cols < 16384 ? 1 : std::min<size_t>(panels, 8);
+            const size_t share = ceil_div(panels, packers) * kern.tile_cols;
+            for_each_task(ceil_div(cols, share), packers == 1, [&](size_t task) {
+                const size_t j = task * share;
+                kern.pack_b(ks, std::min(share, cols - j), b.at(p0, j0 + j), b.row_stride,
+                            b.col_stride, packed_b.get() + j * ks);
+            });
+            for_each_task(grid.tasks(), serial, [&](size_t task) {
+                const size_t i = task / grid.col_tasks * grid.rows_per_task;
+                const size_t j = task % grid.col_tasks * grid.cols_per_task;
+                const size_t task_rows = std::min(grid.rows_per_task, m - i);
+                const size_t task_cols = std::min(grid.cols_per_task, cols - j);
+                const size_t height = std::min(task_rows, round_up(kHeight, kern.tile_rows));
+                const Scratch<T> packed_a(Slot::kTask, height * ks);
+                if (!memory(packed_a.get())) return;
+                for (size_t r = 0; r < task_rows; r += height) {
+                    const size_t rows = std::min(height, task_rows - r);
+                    kern.pack_a(rows, ks, a.at(i + r, p0), a.row_stride, a.col_stride,
+                                packed_a.get());
+                    for (size_t t = 0; t < rows; t += kern.tile_rows) {
+                        const size_t tile_rows = std::min(kern.tile_rows, rows - t);
+                        kern.multiply(tile_rows, task_cols, ks, packed_a.get() + t * ks,
+                                      packed_b.get() + j * ks, c.at(i + r + t, j0 + j),
+                                      c.row_stride, p0 != 0);
+                        if (p0 + ks == k) finish(i + r + t, j0 + j, tile_rows, task_cols);
+                    }
+                }
+            });
+        }
+    }
+    memory.rethrow();
+}
+
+// At most tile_rows rows, and B's columns contiguous: B is used where it lies, read in order.
+template <class T>
+void multiply_few_rows(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T>& finish,
+                       bool serial) {
+    const ProductKernels<T>& kern = finish.kernels;
+    const size_t m = c.rows, n = c.cols, k = a.cols;
+    constexpr size_t kFewDepth = 128;
+    const Scratch<T> packed_a(Slot::kShared, m * k);
+    MemoryCheck memory;
+    if (!memory(packed_a.get())) memory.rethrow();
+    for (size_t p = 0; p < k; p += kFewDepth)
+        kern.pack_a(m, std::min(kFewDepth, k - p), a.at(0, p), a.row_stride, a.col_stride,
+                    packed_a.get() + p * m);
+
+    const Grid grid(1, n, 1, 1, 8 * kern.lanes, serial);
+    for_each_task(grid.tasks(), serial, [&](size_t task) {
+        const size_t j = task * grid.cols_per_task;
+        const size_t cols = std::min(grid.cols_per_task, n - j);
+        const size_t whole = cols / kern.lanes * kern.lanes;
+        const Scratch<T> packed_b(Slot::kTask, kFewDepth * kern.lanes);
+        if (!memory(packed_b.get())) return;
+        for (size_t p = 0; p < k; p += kFewDepth) {
+            const size_t ks = std::min(kFewDepth, k - p);
+            const T* from = packed_a.get() + p * m;
+            if (whole != 0)
+                kern.multiply_few_rows(m, whole, ks, from, b.at(p, j), b.row_stride, c.at(0, j),
+                                       c.row_stride, p != 0);
+            if (whole == cols) continue;
+            kern.pack_b(ks, cols - whole, b.at(p, j + whole), b.row_stride, b.col_stride,
+                        packed_b.get());
+            kern.multiply(m, cols - whole, ks, from, packed_b.get(), c.at(0, j + whole),
+                          c.row_stride, p != 0);
+        }
+        finish(0, j, m, cols);
+    });
+    memory.rethrow();
+}
+
+// Few columns, and A's rows contiguous: dot products.  Any strides of c.
+template <class T>
+void multiply_by_dots(const ProductKernels<T>& kern, Matrix<const T> a, Matrix<const T> b,
+                      Matrix<T> c, bool serial) {
+    const size_t m = c.rows, n = c.cols, k = a.cols;
+    Matrix<const T> bt = b.transposed();
+    const bool pack = bt.col_stride != 1;
+    const Scratch<T> packed(Slot::kShared, pack ? n * k : 0);
+    if (pack) {
+        if (packed.get() == nullptr) throw std::bad_alloc();
+        kern.copy(n, k, bt.data, bt.row_stride, bt.col_stride, packed.get(),
+                  static_cast<ptrdiff_t>(k));
+        bt = {packed.get(), n, k, static_cast<ptrdiff_t>(k), 1};
+    }
+    const Grid grid(m, n, 1024, 4, n, serial);
+    for_each_task(grid.row_tasks, serial, [&](size_t task) {
+        const size_t i = task * grid.rows_per_task;
+        kern.dot(std::min(grid.rows_per_task, m - i), n, k, a.at(i, 0), a.row_stride, bt.data,
+                 bt.row_stride, c.at(i, 0), c.row_stride, c.col_stride);
+    });
+}
+
+template <class T>
+void copy_matrix(const ProductKernels<T>& kern, Matrix<const T> from, Matrix<T> to) {
+    if (to.col_stride == 1) {
+        kern.copy(to.rows, to.cols, from.data, from.row_stride, from.col_stride, to.data,
+                  to.row_stride);
+    } else if (to.row_stride == 1) {
+        copy_matrix(kern, from.transposed(), to.transposed());
+    } else {
+        for (size_t i = 0; i < to.rows; ++i)
+            for (size_t j = 0; j < to.cols; ++j) *to.at(i, j) = *from.at(i, j);
+    }
+}
+
+template <class T>
+Matrix<const T> read_only(Matrix<T> a) {
+    return {a.data, a.rows, a.cols, a.row_stride, a.col_stride};
+}
+
+// c = a b and the epilogue, c's columns contiguous.
+template <class T>
+void dense_by_rows(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T>& finish,
+                   bool serial) {
+    if (c.rows <= finish.kernels.tile_rows && b.col_stride == 1)
+        multiply_few_rows(a, b, c, finish, serial);
+    else
+        multiply_blocked(a, b, c, finish, serial);
+}
+
+// c = a b and the epilogue.  The way depends on shapes and strides only.  c's columns are
+// contiguous unless there is no epilogue.
+template <class T>
+void dense(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T>& finish) {
+    const ProductKernels<T>& kern = finish.kernels;
+    const size_t m = c.rows, n = c.cols, k = a.cols;
+    const bool serial = num_threads() == 1 || m * n * k + m * n + m * k + k * n < kSerialWork;
+    constexpr size_t kFewColumns = 16;  // dot products beat a wide tile that is mostly empty
+
+    if (k == 0) {
+        for (size_t i = 0; i < m; ++i)
+            for (size_t j = 0; j < n; ++j) *c.at(i, j) = 0;
+        return finish.all();
+    }
+    if (n <= kFewColumns && a.col_stride == 1 && k >= kern.lanes) {
+        multiply_by_dots(kern, a, b, c, serial);
+        return finish.all();
+    }
+    if (m <= kFewColumns && b.row_stride == 1 && b.col_stride != 1 && k >= kern.lanes) {
+        multiply_by_dots(kern, b.transposed(), a.transposed(), c.transposed(), serial);
+        return finish.all();
+    }
+    const bool few_columns = n <= kern.tile_rows && n < m && a.row_stride == 1;
+    if (c.col_stride == 1 && !few_columns) return dense_by_rows(a, b, c, finish, serial);
+
+    // By way of c^T = b^T a^T, into memory of our own where c^T is not in row order.
+    const Matrix<T> ct = c.transposed();
+    const bool direct = ct.col_stride == 1;
+    const Scratch<T> result(Slot::kResult, direct ? 0 : m * n);
+    if (!direct && result.get() == nullptr) throw std::bad_alloc();
+    const Matrix<T> to = direct ? ct : Matrix<T>{result.get(), n, m, static_cast<ptrdiff_t>(m), 1};
+    const Finish<T> nothing{kern, to, {}, false, nullptr};
+    dense_by_rows(b.transposed(), a.transposed(), to, nothing, serial);
+    if (!direct) copy_matrix(kern, read_only(to), ct);
+    finish.all();
+}
+
+// The sum of one output again, without the terms that may be skipped.
+template <class T>
+T sum_without_zeros(Matrix<const T> a, Matrix<const T> b, size_t i, size_t j, Skip skip) {
+    T sum = 0;
+    for (size_t p = 0; p < a.cols && sum == sum; ++p) {
+        const T x = *a.at(i, p), y = *b.at(p, j);
+        if ((skip.a && x == 0) || (skip.b && y == 0)) continue;
+        sum += x * y;
+    }
+    return sum;
+}
+
+// Dense products multiply zeros too, and 0 * inf is NaN where a skipping product has nothing: do
+// those outputs again, so that what is chosen does not show.  True NaN ends the sum at once.
+template <class T>
+void repair_nan(Matrix<const T> a, Matrix<const T> b, const Finish<T>& finish, Skip skip) {
+    for (size_t i = 0; i < finish.c.rows; ++i)
+        for (size_t j = 0; j < finish.c.cols; ++j) {
+            T& c = *finish.c.at(i, j);
+            if (c == c) continue;
+            c = sum_without_zeros(a, b, i, j, skip);
+            finish(i, j, 1, 1);
+        }
+}
+
+template <class T>
+void product(Matrix<const T> a, Matrix<const T> b, Matrix<T> out, const Epilogue<T>& epilogue,
+             Skip skip) {
+    a = normalized(a);
+    b = normalized(b);
+    out = normalized(out);
+    if (out.rows == 0 || out.cols == 0) return;
+    const ProductKernels<T>& kern = product_kernels<T>();
+    const bool skipping = skip.a || skip.b;
+    const bool needed =
+        epilogue.bias != nullptr || epilogue.relu || epilogue.bits != nullptr || skipping;
+
+    const bool direct = out.col_stride == 1 || !needed;
+    const Scratch<T> rows(Slot::kOutput, direct ? 0 : out.rows * out.cols);
+    if (!direct && rows.get() == nullptr) throw std::bad_alloc();
+    const Matrix<T> to =
+        direct ? out
+               : Matrix<T>{rows.get(), out.rows, out.cols, static_cast<ptrdiff_t>(out.cols), 1};
+    std::atomic<bool> saw_nan{false};
+    const Finish<T> finish{kern, to, epilogue, needed, &saw_nan};
+    dense(a, b, to, finish);
+    if (skipping && saw_nan.load(std::memory_order_relaxed)) repair_nan(a, b, finish, skip);
+    if (!direct) copy_matrix(kern, read_only(to), out);
+}
+
+}  // namespace
+
+template <class T>
+void matmul(Matrix<const T> a, Matrix<const T> b, Matrix<T> out, const T* bias, bool relu,
+            Skip skip) {
+    product(a, b, out, Epilogue<T>{bias, relu, nullptr, 0, 0, T{1}}, skip);
+}
+
+template <class T>
+void matmul_kept(Matrix<const T> a, Matrix<const T> b, const std::uint8_t* bits, Matrix<T> out,
+                 const T* bias, bool relu, T scale, Skip skip) {
+    product(a, b, out, Epilogue<T>{bias, relu, bits, 0, out.cols, scale}, skip);
+}
+
+template void matmul(Matrix<const float>, Matrix<const float>, Matrix<float>, const float*, bool,
+                     Skip);
+template void matmul(Matrix<const double>, Matrix<const double>, Matrix<double>, const double*,
+                     bool, Skip);
+template void matmul_kept(Matrix<const float>, Matrix<const float>, const std::uint8_t*,
+                          Matrix<float>, const float*, bool, float, Skip);
+template void matmul_kept(Matrix<const double>, Matrix<const double>, const std::uint8_t*,
+                          Matrix<double>, const double*, bool, double, Skip);
+
+}  // namespace dropwise::ops

@@ -182,5 +182,172 @@ inline void fence_streams() {
 
 // ---- floating point: products ------------------------------------------------------------------
 
+// A register of T and the arithmetic on it.  Every set has Vec<float> and Vec<double> with the same
+// members; "n lanes" touches no memory past the n-th element.
+template <class T>
+struct Vec;
+
+// Element kCount - n + l is all ones where l < n: a sliding window over it is the mask of n lanes.
+alignas(64) constexpr std::int32_t kLaneWindow[16] = {-1, -1, -1, -1, -1, -1, -1, -1,
+                                                      0,  0,  0,  0,  0,  0,  0,  0};
+
+template <>
+struct Vec<float> {
+    using Reg = __m256;
+    static constexpr std::size_t kLanes = 8, kRegisters = 16;
+    static constexpr std::size_t kSums = 8;  // registers that one call of sums() adds up
+
+    static Reg zero() { return _mm256_setzero_ps(); }
+    static Reg broadcast(const float* p) { return _mm256_broadcast_ss(p); }
+    static Reg load(const float* p) { return _mm256_loadu_ps(p); }
+    static void store(float* p, Reg v) { _mm256_storeu_ps(p, v); }
+    static Reg load_n(const float* p, std::size_t n) { return _mm256_maskload_ps(p, lanes(n)); }
+    static void store_n(float* p, Reg v, std::size_t n) {
+        // Not a masked store: those take tens of cycles on some CPUs.
+        __m128 part = _mm256_castps256_ps128(v);
+        if (n & 8) return store(p, v);
+        if (n & 4) {
+            _mm_storeu_ps(p, part);
+            part = _mm256_extractf128_ps(v, 1);
+            p += 4;
+        }
+        if (n & 2) {
+            _mm_storel_pi(reinterpret_cast<__m64*>(p), part);
+            part = _mm_movehl_ps(part, part);
+            p += 2;
+        }
+        if (n & 1) _mm_store_ss(p, part);
+    }
+    static Reg add(Reg a, Reg b) { return _mm256_add_ps(a, b); }
+    static Reg mul(Reg a, Reg b) { return _mm256_mul_ps(a, b); }
+    static Reg fma(Reg a, Reg b, Reg c) { return _mm256_fmadd_ps(a, b, c); }
+
+    // Bit l of the result: lane l is not zero (NaN counts), is NaN.
+    static std::uint64_t nonzero(Reg v) { return bits(_mm256_cmp_ps(v, zero(), _CMP_NEQ_UQ)); }
+    static std::uint64_t nan(Reg v) { return bits(_mm256_cmp_ps(v, v, _CMP_UNORD_Q)); }
+    // +0.0 where v <= 0, else v: NaN stays.
+    static Reg relu(Reg v) { return _mm256_and_ps(v, _mm256_cmp_ps(v, zero(), _CMP_NLE_UQ)); }
+    // Lanes whose bit is 0 become +0.0.
+    static Reg keep(std::uint64_t bits, Reg v) {
+        const __m256i lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+        const __m256i set = _mm256_and_si256(_mm256_set1_epi32(static_cast<int>(bits)), lane);
+        return _mm256_and_ps(v, _mm256_castsi256_ps(_mm256_cmpeq_epi32(set, lane)));
+    }
+
+    static void transpose(Reg (&r)[kLanes]) {
+        Reg d[8], e[8];
+        for (int i = 0; i < 8; i += 2) {
+            d[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+            d[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+        }
+        for (int i = 0; i < 8; i += 4) {
+            e[i] = _mm256_shuffle_ps(d[i], d[i + 2], 0x44);
+            e[i + 1] = _mm256_shuffle_ps(d[i], d[i + 2], 0xee);
+            e[i + 2] = _mm256_shuffle_ps(d[i + 1], d[i + 3], 0x44);
+            e[i + 3] = _mm256_shuffle_ps(d[i + 1], d[i + 3], 0xee);
+        }
+        for (int i = 0; i < 4; ++i) {
+            r[i] = _mm256_permute2f128_ps(e[i], e[i + 4], 0x20);
+            r[i + 4] = _mm256_permute2f128_ps(e[i], e[i + 4], 0x31);
+        }
+    }
+
+    // out[i] += the sum of the lanes of r[i].
+    static void sums(const Reg (&r)[kSums], float* out) {
+        Reg a[4], b[2];
+        for (int i = 0; i < 4; ++i)
+            a[i] = add(_mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]),
+                       _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]));
+        for (int i = 0; i < 2; ++i)
+            b[i] = add(_mm256_shuffle_ps(a[2 * i], a[2 * i + 1], 0x44),
+                       _mm256_shuffle_ps(a[2 * i], a[2 * i + 1], 0xee));
+        // Each 128-bit part of b[i] holds sums of r[4 i] to r[4 i + 3].
+        const Reg sum =
+            add(_mm256_permute2f128_ps(b[0], b[1], 0x20), _mm256_permute2f128_ps(b[0], b[1], 0x31));
+        store(out, add(load(out), sum));
+    }
+
+  private:
+    static __m256i lanes(std::size_t n) {
+        return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kLaneWindow + 8 - n));
+    }
+    static std::uint64_t bits(Reg mask) {
+        return static_cast<std::uint64_t>(static_cast<unsigned>(_mm256_movemask_ps(mask)));
+    }
+};
+
+template <>
+struct Vec<double> {
+    using Reg = __m256d;
+    static constexpr std::size_t kLanes = 4, kRegisters = 16;
+    static constexpr std::size_t kSums = 4;
+
+    static Reg zero() { return _mm256_setzero_pd(); }
+    static Reg broadcast(const double* p) { return _mm256_broadcast_sd(p); }
+    static Reg load(const double* p) { return _mm256_loadu_pd(p); }
+    static void store(double* p, Reg v) { _mm256_storeu_pd(p, v); }
+    static Reg load_n(const double* p, std::size_t n) { return _mm256_maskload_pd(p, lanes(n)); }
+    static void store_n(double* p, Reg v, std::size_t n) {
+        __m128d part = _mm256_castpd256_pd128(v);
+        if (n & 4) return store(p, v);
+        if (n & 2) {
+            _mm_storeu_pd(p, part);
+            part = _mm256_extractf128_pd(v, 1);
+            p += 2;
+        }
+        if (n & 1) _mm_store_sd(p, part);
+    }
+    static Reg add(Reg a, Reg b) { return _mm256_add_pd(a, b); }
+    static Reg mul(Reg a, Reg b) { return _mm256_mul_pd(a, b); }
+    static Reg fma(Reg a, Reg b, Reg c) { return _mm256_fmadd_pd(a, b, c); }
+
+    static std::uint64_t nonzero(Reg v) { return bits(_mm256_cmp_pd(v, zero(), _CMP_NEQ_UQ)); }
+    static std::uint64_t nan(Reg v) { return bits(_mm256_cmp_pd(v, v, _CMP_UNORD_Q)); }
+    static Reg relu(Reg v) { return _mm256_and_pd(v, _mm256_cmp_pd(v, zero(), _CMP_NLE_UQ)); }
+    static Reg keep(std::uint64_t bits, Reg v) {
+        const __m256i lane = _mm256_setr_epi64x(1, 2, 4, 8);
+        const __m256i set =
+            _mm256_and_si256(_mm256_set1_epi64x(static_cast<long long>(bits)), lane);
+        return _mm256_and_pd(v, _mm256_castsi256_pd(_mm256_cmpeq_epi64(set, lane)));
+    }
+
+    static void transpose(Reg (&r)[kLanes]) {
+        Reg d[4];
+        for (int i = 0; i < 4; i += 2) {
+            d[i] = _mm256_unpacklo_pd(r[i], r[i + 1]);
+            d[i + 1] = _mm256_unpackhi_pd(r[i], r[i + 1]);
+        }
+        for (int i = 0; i < 2; ++i) {
+            r[i] = _mm256_permute2f128_pd(d[i], d[i + 2], 0x20);
+            r[i + 2] = _mm256_permute2f128_pd(d[i], d[i + 2], 0x31);
+        }
+    }
+
+    static void sums(const Reg (&r)[kSums], double* out) {
+        const Reg a = add(_mm256_unpacklo_pd(r[0], r[1]), _mm256_unpackhi_pd(r[0], r[1]));
+        const Reg b = add(_mm256_unpacklo_pd(r[2], r[3]), _mm256_unpackhi_pd(r[2], r[3]));
+        const Reg sum = add(_mm256_permute2f128_pd(a, b, 0x20), _mm256_permute2f128_pd(a, b, 0x31));
+        store(out, add(load(out), sum));
+    }
+
+  private:
+    static __m256i lanes(std::size_t n) {
+        return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kLaneWindow + 8 - 2 * n));
+    }
+    static std::uint64_t bits(Reg mask) {
+        return static_cast<std::uint64_t>(static_cast<unsigned>(_mm256_movemask_pd(mask)));
+    }
+};
+
+inline int trailing_zeros(std::uint64_t w) {
+    return static_cast<int>(_tzcnt_u64(w));
+}
+inline int popcount(std::uint64_t w) {
+    return static_cast<int>(_mm_popcnt_u64(w));
+}
+inline void prefetch(const void* p) {
+    _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
+}
+
 }  // namespace simd
 }  // namespace

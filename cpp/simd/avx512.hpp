@@ -173,5 +173,157 @@ inline void fence_streams() {
 
 // ---- floating point: products ------------------------------------------------------------------
 
+// A register of T and the arithmetic on it.  Every set has Vec<float> and Vec<double> with the same
+// members; "n lanes" touches no memory past the n-th element.
+template <class T>
+struct Vec;
+
+template <>
+struct Vec<float> {
+    using Reg = __m512;
+    static constexpr std::size_t kLanes = 16, kRegisters = 32;
+    static constexpr std::size_t kSums = 8;  // registers that one call of sums() adds up
+
+    static Reg zero() { return _mm512_setzero_ps(); }
+    static Reg broadcast(const float* p) { return _mm512_set1_ps(*p); }
+    static Reg load(const float* p) { return _mm512_loadu_ps(p); }
+    static void store(float* p, Reg v) { _mm512_storeu_ps(p, v); }
+    static Reg load_n(const float* p, std::size_t n) { return _mm512_maskz_loadu_ps(lanes(n), p); }
+    static void store_n(float* p, Reg v, std::size_t n) { _mm512_mask_storeu_ps(p, lanes(n), v); }
+    static Reg add(Reg a, Reg b) { return _mm512_add_ps(a, b); }
+    static Reg mul(Reg a, Reg b) { return _mm512_mul_ps(a, b); }
+    static Reg fma(Reg a, Reg b, Reg c) { return _mm512_fmadd_ps(a, b, c); }
+
+    // Bit l of the result: lane l is not zero (NaN counts), is NaN.
+    static std::uint64_t nonzero(Reg v) { return _mm512_cmp_ps_mask(v, zero(), _CMP_NEQ_UQ); }
+    static std::uint64_t nan(Reg v) { return _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q); }
+    // +0.0 where v <= 0, else v: NaN stays.
+    static Reg relu(Reg v) {
+        return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(v, zero(), _CMP_NLE_UQ), v);
+    }
+    // Lanes whose bit is 0 become +0.0.
+    static Reg keep(std::uint64_t bits, Reg v) {
+        return _mm512_maskz_mov_ps(static_cast<__mmask16>(bits), v);
+    }
+
+    static void transpose(Reg (&r)[kLanes]) {
+        __m512d d[16];
+        for (int i = 0; i < 16; i += 2) {
+            d[i] = _mm512_castps_pd(_mm512_unpacklo_ps(r[i], r[i + 1]));
+            d[i + 1] = _mm512_castps_pd(_mm512_unpackhi_ps(r[i], r[i + 1]));
+        }
+        for (int i = 0; i < 16; i += 4) {
+            r[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(d[i], d[i + 2]));
+            r[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(d[i], d[i + 2]));
+            r[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(d[i + 1], d[i + 3]));
+            r[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(d[i + 1], d[i + 3]));
+        }
+        Reg e[16];
+        for (int i = 0; i < 4; ++i) {
+            e[i] = _mm512_shuffle_f32x4(r[i], r[i + 4], 0x88);
+            e[i + 4] = _mm512_shuffle_f32x4(r[i], r[i + 4], 0xdd);
+            e[i + 8] = _mm512_shuffle_f32x4(r[i + 8], r[i + 12], 0x88);
+            e[i + 12] = _mm512_shuffle_f32x4(r[i + 8], r[i + 12], 0xdd);
+        }
+        for (int i = 0; i < 8; ++i) {
+            r[i] = _mm512_shuffle_f32x4(e[i], e[i + 8], 0x88);
+            r[i + 8] = _mm512_shuffle_f32x4(e[i], e[i + 8], 0xdd);
+        }
+    }
+
+    // out[i] += the sum of the lanes of r[i].
+    static void sums(const Reg (&r)[kSums], float* out) {
+        Reg a[4], b[2];
+        for (int i = 0; i < 4; ++i)
+            a[i] = add(_mm512_unpacklo_ps(r[i], r[i + 4]), _mm512_unpackhi_ps(r[i], r[i + 4]));
+        for (int i = 0; i < 2; ++i)
+            b[i] = add(_mm512_unpacklo_ps(a[i], a[i + 2]), _mm512_unpackhi_ps(a[i], a[i + 2]));
+        // Each 128-bit part of b[i] holds sums of r[i], r[i + 2], r[i + 4], r[i + 6].
+        const Reg c =
+            add(_mm512_shuffle_f32x4(b[0], b[1], 0x44), _mm512_shuffle_f32x4(b[0], b[1], 0xee));
+        const __m256 lo = _mm512_castps512_ps256(c);
+        const __m256 hi = _mm512_extractf32x8_ps(c, 1);
+        const __m256 even = _mm256_add_ps(lo, _mm256_permute2f128_ps(lo, lo, 1));
+        const __m256 odd = _mm256_add_ps(hi, _mm256_permute2f128_ps(hi, hi, 1));
+        const __m256 sum = _mm256_permutevar8x32_ps(_mm256_blend_ps(even, odd, 0xf0),
+                                                    _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+        _mm256_storeu_ps(out, _mm256_add_ps(_mm256_loadu_ps(out), sum));
+    }
+
+  private:
+    static __mmask16 lanes(std::size_t n) { return static_cast<__mmask16>((1u << n) - 1); }
+};
+
+template <>
+struct Vec<double> {
+    using Reg = __m512d;
+    static constexpr std::size_t kLanes = 8, kRegisters = 32;
+    static constexpr std::size_t kSums = 8;
+
+    static Reg zero() { return _mm512_setzero_pd(); }
+    static Reg broadcast(const double* p) { return _mm512_set1_pd(*p); }
+    static Reg load(const double* p) { return _mm512_loadu_pd(p); }
+    static void store(double* p, Reg v) { _mm512_storeu_pd(p, v); }
+    static Reg load_n(const double* p, std::size_t n) { return _mm512_maskz_loadu_pd(lanes(n), p); }
+    static void store_n(double* p, Reg v, std::size_t n) { _mm512_mask_storeu_pd(p, lanes(n), v); }
+    static Reg add(Reg a, Reg b) { return _mm512_add_pd(a, b); }
+    static Reg mul(Reg a, Reg b) { return _mm512_mul_pd(a, b); }
+    static Reg fma(Reg a, Reg b, Reg c) { return _mm512_fmadd_pd(a, b, c); }
+
+    static std::uint64_t nonzero(Reg v) { return _mm512_cmp_pd_mask(v, zero(), _CMP_NEQ_UQ); }
+    static std::uint64_t nan(Reg v) { return _mm512_cmp_pd_mask(v, v, _CMP_UNORD_Q); }
+    static Reg relu(Reg v) {
+        return _mm512_maskz_mov_pd(_mm512_cmp_pd_mask(v, zero(), _CMP_NLE_UQ), v);
+    }
+    static Reg keep(std::uint64_t bits, Reg v) {
+        return _mm512_maskz_mov_pd(static_cast<__mmask8>(bits), v);
+    }
+
+    static void transpose(Reg (&r)[kLanes]) {
+        Reg d[8], e[8];
+        for (int i = 0; i < 8; i += 2) {
+            d[i] = _mm512_unpacklo_pd(r[i], r[i + 1]);
+            d[i + 1] = _mm512_unpackhi_pd(r[i], r[i + 1]);
+        }
+        for (int i = 0; i < 2; ++i) {
+            e[i] = _mm512_shuffle_f64x2(d[i], d[i + 2], 0x88);
+            e[i + 2] = _mm512_shuffle_f64x2(d[i], d[i + 2], 0xdd);
+            e[i + 4] = _mm512_shuffle_f64x2(d[i + 4], d[i + 6], 0x88);
+            e[i + 6] = _mm512_shuffle_f64x2(d[i + 4], d[i + 6], 0xdd);
+        }
+        for (int i = 0; i < 4; ++i) {
+            r[i] = _mm512_shuffle_f64x2(e[i], e[i + 4], 0x88);
+            r[i + 4] = _mm512_shuffle_f64x2(e[i], e[i + 4], 0xdd);
+        }
+    }
+
+    static void sums(const Reg (&r)[kSums], double* out) {
+        Reg a[4];
+        for (int i = 0; i < 4; ++i)
+            a[i] = add(_mm512_unpacklo_pd(r[2 * i], r[2 * i + 1]),
+                       _mm512_unpackhi_pd(r[2 * i], r[2 * i + 1]));
+        // Each 128-bit part of a[i] holds sums of r[2 i] and r[2 i + 1].
+        const Reg b =
+            add(_mm512_shuffle_f64x2(a[0], a[1], 0x88), _mm512_shuffle_f64x2(a[0], a[1], 0xdd));
+        const Reg c =
+            add(_mm512_shuffle_f64x2(a[2], a[3], 0x88), _mm512_shuffle_f64x2(a[2], a[3], 0xdd));
+        const Reg d = add(_mm512_shuffle_f64x2(b, c, 0x88), _mm512_shuffle_f64x2(b, c, 0xdd));
+        store(out, add(load(out), d));
+    }
+
+  private:
+    static __mmask8 lanes(std::size_t n) { return static_cast<__mmask8>((1u << n) - 1); }
+};
+
+inline int trailing_zeros(std::uint64_t w) {
+    return static_cast<int>(_tzcnt_u64(w));
+}
+inline int popcount(std::uint64_t w) {
+    return static_cast<int>(_mm_popcnt_u64(w));
+}
+inline void prefetch(const void* p) {
+    _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
+}
+
 }  // namespace simd
 }  // namespace

@@ -162,5 +162,132 @@ inline void fence_streams() {}
 
 // ---- floating point: products ------------------------------------------------------------------
 
+// A register of T and the arithmetic on it.  Every set has Vec<float> and Vec<double> with the same
+// members; "n lanes" touches no memory past the n-th element.
+template <class T>
+struct Vec;
+
+template <>
+struct Vec<float> {
+    using Reg = float32x4_t;
+    static constexpr std::size_t kLanes = 4, kRegisters = 32;
+    static constexpr std::size_t kSums = 4;  // registers that one call of sums() adds up
+
+    static Reg zero() { return vdupq_n_f32(0.0f); }
+    static Reg broadcast(const float* p) { return vld1q_dup_f32(p); }
+    static Reg load(const float* p) { return vld1q_f32(p); }
+    static void store(float* p, Reg v) { vst1q_f32(p, v); }
+    static Reg load_n(const float* p, std::size_t n) {
+        float part[4] = {};
+        for (std::size_t l = 0; l < n; ++l) part[l] = p[l];
+        return load(part);
+    }
+    static void store_n(float* p, Reg v, std::size_t n) {
+        float part[4];
+        store(part, v);
+        for (std::size_t l = 0; l < n; ++l) p[l] = part[l];
+    }
+    static Reg add(Reg a, Reg b) { return vaddq_f32(a, b); }
+    static Reg mul(Reg a, Reg b) { return vmulq_f32(a, b); }
+    static Reg fma(Reg a, Reg b, Reg c) { return vfmaq_f32(c, a, b); }
+
+    // Bit l of the result: lane l is not zero (NaN counts), is NaN.
+    static std::uint64_t nonzero(Reg v) { return bits(vmvnq_u32(vceqzq_f32(v))); }
+    static std::uint64_t nan(Reg v) { return bits(vmvnq_u32(vceqq_f32(v, v))); }
+    // +0.0 where v <= 0, else v: NaN stays.
+    static Reg relu(Reg v) {
+        return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(v), vclezq_f32(v)));
+    }
+    // Lanes whose bit is 0 become +0.0.
+    static Reg keep(std::uint64_t bits, Reg v) {
+        const std::uint32_t lane[4] = {1, 2, 4, 8};
+        const uint32x4_t set =
+            vtstq_u32(vdupq_n_u32(static_cast<std::uint32_t>(bits)), vld1q_u32(lane));
+        return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(v), set));
+    }
+
+    static void transpose(Reg (&r)[kLanes]) {
+        const float64x2_t a = vreinterpretq_f64_f32(vtrn1q_f32(r[0], r[1]));
+        const float64x2_t b = vreinterpretq_f64_f32(vtrn2q_f32(r[0], r[1]));
+        const float64x2_t c = vreinterpretq_f64_f32(vtrn1q_f32(r[2], r[3]));
+        const float64x2_t d = vreinterpretq_f64_f32(vtrn2q_f32(r[2], r[3]));
+        r[0] = vreinterpretq_f32_f64(vtrn1q_f64(a, c));
+        r[1] = vreinterpretq_f32_f64(vtrn1q_f64(b, d));
+        r[2] = vreinterpretq_f32_f64(vtrn2q_f64(a, c));
+        r[3] = vreinterpretq_f32_f64(vtrn2q_f64(b, d));
+    }
+
+    // out[i] += the sum of the lanes of r[i].
+    static void sums(const Reg (&r)[kSums], float* out) {
+        const Reg sum = vpaddq_f32(vpaddq_f32(r[0], r[1]), vpaddq_f32(r[2], r[3]));
+        store(out, add(load(out), sum));
+    }
+
+  private:
+    static std::uint64_t bits(uint32x4_t mask) {
+        const std::uint32_t lane[4] = {1, 2, 4, 8};
+        return vaddvq_u32(vandq_u32(mask, vld1q_u32(lane)));
+    }
+};
+
+template <>
+struct Vec<double> {
+    using Reg = float64x2_t;
+    static constexpr std::size_t kLanes = 2, kRegisters = 32;
+    static constexpr std::size_t kSums = 2;
+
+    static Reg zero() { return vdupq_n_f64(0.0); }
+    static Reg broadcast(const double* p) { return vld1q_dup_f64(p); }
+    static Reg load(const double* p) { return vld1q_f64(p); }
+    static void store(double* p, Reg v) { vst1q_f64(p, v); }
+    static Reg load_n(const double* p, std::size_t n) {
+        if (n >= 2) return load(p);
+        return n == 1 ? vsetq_lane_f64(*p, zero(), 0) : zero();
+    }
+    static void store_n(double* p, Reg v, std::size_t n) {
+        if (n >= 2) return store(p, v);
+        if (n == 1) *p = vgetq_lane_f64(v, 0);
+    }
+    static Reg add(Reg a, Reg b) { return vaddq_f64(a, b); }
+    static Reg mul(Reg a, Reg b) { return vmulq_f64(a, b); }
+    static Reg fma(Reg a, Reg b, Reg c) { return vfmaq_f64(c, a, b); }
+
+    static std::uint64_t nonzero(Reg v) { return ~bits(vceqzq_f64(v)) & 3; }
+    static std::uint64_t nan(Reg v) { return ~bits(vceqq_f64(v, v)) & 3; }
+    static Reg relu(Reg v) {
+        return vreinterpretq_f64_u64(vbicq_u64(vreinterpretq_u64_f64(v), vclezq_f64(v)));
+    }
+    static Reg keep(std::uint64_t bits, Reg v) {
+        const std::uint64_t lane[2] = {1, 2};
+        const uint64x2_t set = vtstq_u64(vdupq_n_u64(bits), vld1q_u64(lane));
+        return vreinterpretq_f64_u64(vandq_u64(vreinterpretq_u64_f64(v), set));
+    }
+
+    static void transpose(Reg (&r)[kLanes]) {
+        const Reg a = r[0];
+        r[0] = vtrn1q_f64(a, r[1]);
+        r[1] = vtrn2q_f64(a, r[1]);
+    }
+
+    static void sums(const Reg (&r)[kSums], double* out) {
+        store(out, add(load(out), vpaddq_f64(r[0], r[1])));
+    }
+
+  private:
+    static std::uint64_t bits(uint64x2_t mask) {
+        return (vgetq_lane_u64(mask, 0) & 1) | (vgetq_lane_u64(mask, 1) & 2);
+    }
+};
+
+inline int trailing_zeros(std::uint64_t w) {
+    return __builtin_ctzll(w);
+}
+inline int popcount(std::uint64_t w) {
+    return __builtin_popcountll(w);
+}
+inline void prefetch(const void* p) {
+    __builtin_prefetch(p);
+}
+
 }  // namespace simd
 }  // namespace

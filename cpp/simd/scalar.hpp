@@ -267,5 +267,93 @@ inline void fence_streams() {}
 
 // ---- floating point: products ------------------------------------------------------------------
 
+// A register of T and the arithmetic on it.  Every set has Vec<float> and Vec<double> with the same
+// members; "n lanes" touches no memory past the n-th element.  Plain loops of fixed length: the
+// compiler turns them into whatever vectors the baseline has.
+template <class T>
+struct Vec {
+    static constexpr std::size_t kLanes = 16 / sizeof(T), kRegisters = 16;
+    static constexpr std::size_t kSums = kLanes;  // registers that one call of sums() adds up
+    struct Reg {
+        T lane[kLanes];
+    };
+
+    static Reg zero() { return Reg{}; }
+    static Reg broadcast(const T* p) {
+        Reg r;
+        for (T& lane : r.lane) lane = *p;
+        return r;
+    }
+    static Reg load(const T* p) { return load_n(p, kLanes); }
+    static void store(T* p, Reg v) { store_n(p, v, kLanes); }
+    static Reg load_n(const T* p, std::size_t n) {
+        Reg r{};
+        for (std::size_t l = 0; l < n; ++l) r.lane[l] = p[l];
+        return r;
+    }
+    static void store_n(T* p, Reg v, std::size_t n) {
+        for (std::size_t l = 0; l < n; ++l) p[l] = v.lane[l];
+    }
+    static Reg add(Reg a, Reg b) {
+        for (std::size_t l = 0; l < kLanes; ++l) a.lane[l] += b.lane[l];
+        return a;
+    }
+    static Reg mul(Reg a, Reg b) {
+        for (std::size_t l = 0; l < kLanes; ++l) a.lane[l] *= b.lane[l];
+        return a;
+    }
+    static Reg fma(Reg a, Reg b, Reg c) { return add(mul(a, b), c); }
+
+    // Bit l of the result: lane l is not zero (NaN counts), is NaN.
+    static std::uint64_t nonzero(Reg v) {
+        std::uint64_t bits = 0;
+        for (std::size_t l = 0; l < kLanes; ++l) bits |= std::uint64_t{!(v.lane[l] == 0)} << l;
+        return bits;
+    }
+    static std::uint64_t nan(Reg v) {
+        std::uint64_t bits = 0;
+        for (std::size_t l = 0; l < kLanes; ++l) bits |= std::uint64_t{v.lane[l] != v.lane[l]} << l;
+        return bits;
+    }
+    // +0.0 where v <= 0, else v: NaN stays.
+    static Reg relu(Reg v) {
+        for (T& lane : v.lane) lane = lane <= 0 ? T{0} : lane;
+        return v;
+    }
+    // Lanes whose bit is 0 become +0.0.
+    static Reg keep(std::uint64_t bits, Reg v) {
+        for (std::size_t l = 0; l < kLanes; ++l) v.lane[l] = bits >> l & 1 ? v.lane[l] : T{0};
+        return v;
+    }
+
+    static void transpose(Reg (&r)[kLanes]) {
+        for (std::size_t i = 0; i < kLanes; ++i)
+            for (std::size_t j = 0; j < i; ++j) {
+                const T t = r[i].lane[j];
+                r[i].lane[j] = r[j].lane[i];
+                r[j].lane[i] = t;
+            }
+    }
+
+    // out[i] += the sum of the lanes of r[i].
+    static void sums(const Reg (&r)[kSums], T* out) {
+        for (std::size_t i = 0; i < kSums; ++i) {
+            T sum = 0;
+            for (const T lane : r[i].lane) sum += lane;
+            out[i] += sum;
+        }
+    }
+};
+
+inline int popcount(std::uint64_t w) {
+    w -= w >> 1 & 0x5555555555555555u;
+    w = (w & 0x3333333333333333u) + (w >> 2 & 0x3333333333333333u);
+    return static_cast<int>(((w + (w >> 4)) & 0x0f0f0f0f0f0f0f0fu) * 0x0101010101010101u >> 56);
+}
+inline int trailing_zeros(std::uint64_t w) {
+    return popcount(~w & (w - 1));
+}
+inline void prefetch(const void*) {}
+
 }  // namespace simd
 }  // namespace

@@ -1,0 +1,63 @@
+// Scratch memory of the calling thread: aligned, uninitialised, kept from call to call.
+//
+// Safe with several Python threads, since each has its own, and after fork, since no lock guards
+// it.
+#pragma once
+
+#include <cstddef>
+#include <new>
+
+namespace dropwise {
+
+// Who uses it; buffers of different slots may be in use at once, those of one slot may not.
+enum class Slot { kShared, kTask, kResult, kOutput, kCount };
+
+namespace detail {
+
+struct AlignedMemory {
+    static constexpr std::align_val_t kAlign{64};
+
+    void* data = nullptr;
+    std::size_t size = 0;
+
+    AlignedMemory() = default;
+    AlignedMemory(const AlignedMemory&) = delete;
+    AlignedMemory& operator=(const AlignedMemory&) = delete;
+    ~AlignedMemory() { reset(0); }
+
+    // False, with nothing held, if there is no memory.
+    bool reset(std::size_t bytes) noexcept {
+        if (data != nullptr) ::operator delete(data, kAlign);
+        data = bytes == 0 ? nullptr : ::operator new(bytes, kAlign, std::nothrow);
+        size = data == nullptr ? 0 : bytes;
+        return size == bytes;
+    }
+};
+
+inline AlignedMemory& thread_memory(Slot slot) noexcept {
+    thread_local AlignedMemory memory[static_cast<std::size_t>(Slot::kCount)];
+    return memory[static_cast<std::size_t>(slot)];
+}
+
+}  // namespace detail
+
+// `count` elements of T, or a null pointer if there is no memory.  Large buffers live only as long
+// as the Scratch that asked for them, smaller ones until their thread ends.
+template <class T>
+class Scratch {
+  public:
+    Scratch(Slot slot, std::size_t count) noexcept {
+        constexpr std::size_t kKeep = std::size_t{8} << 20;
+        const std::size_t bytes = count * sizeof(T);
+        detail::AlignedMemory& memory = bytes > kKeep ? own_ : detail::thread_memory(slot);
+        if (memory.size < bytes && !memory.reset(bytes)) return;
+        data_ = static_cast<T*>(memory.data);
+    }
+    T* get() const noexcept { return data_; }
+
+  private:
+    detail::AlignedMemory own_;
+    T* data_ = nullptr;
+};
+
+}  // namespace dropwise

@@ -1,0 +1,339 @@
+// Dense products on packed panels, for one instruction set.
+//
+// Compiled once per set (cpp/cmake/IsaKernels.cmake); ops/matmul.cpp cuts the work into blocks that
+// fit the caches.  A register tile of kTileRows rows by two vectors fills the register file; every
+// smaller number of rows has a tile of its own, so that edges cost what they compute.
+#pragma once
+
+#include "core/kernel_table.hpp"
+#include "simd/vec.hpp"
+
+namespace {
+namespace product {
+
+using dropwise::Epilogue;
+
+constexpr std::size_t min(std::size_t a, std::size_t b) {
+    return a < b ? a : b;
+}
+
+// Two vectors of B, one broadcast and a spare beside the accumulators.
+template <class T>
+constexpr std::size_t kTileRows = (simd::Vec<T>::kRegisters - 4) / 2;
+
+template <class T>
+constexpr std::size_t kTileCols = 2 * simd::Vec<T>::kLanes;
+
+// ---- copying and packing -----------------------------------------------------------------------
+
+// One block of at most lanes x lanes elements whose columns are contiguous in src:
+// dst[j * ld + i] = src[i * stride + j].
+template <class T>
+void transpose_block(std::size_t rows, std::size_t cols, const T* src, std::ptrdiff_t stride,
+                     T* dst, std::ptrdiff_t ld) {
+    using V = simd::Vec<T>;
+    constexpr std::size_t L = V::kLanes;
+    typename V::Reg r[L];
+    if (rows == L && cols == L) {
+        for (std::size_t i = 0; i < L; ++i)
+            r[i] = V::load(src + static_cast<std::ptrdiff_t>(i) * stride);
+        V::transpose(r);
+        for (std::size_t j = 0; j < L; ++j)
+            V::store(dst + static_cast<std::ptrdiff_t>(j) * ld, r[j]);
+        return;
+    }
+    for (std::size_t i = 0; i < L; ++i)
+        r[i] =
+            i < rows ? V::load_n(src + static_cast<std::ptrdiff_t>(i) * stride, cols) : V::zero();
+    V::transpose(r);
+    for (std::size_t j = 0; j < cols; ++j)
+        V::store_n(dst + static_cast<std::ptrdiff_t>(j) * ld, r[j], rows);
+}
+
+template <class T>
+void copy(std::size_t rows, std::size_t cols, const T* src, std::ptrdiff_t row_stride,
+          std::ptrdiff_t col_stride, T* dst, std::ptrdiff_t ld) {
+    using V = simd::Vec<T>;
+    constexpr std::size_t L = V::kLanes;
+    if (col_stride == 1) {
+        for (std::size_t i = 0; i < rows; ++i, src += row_stride, dst += ld) {
+            std::size_t j = 0;
+            for (; j + L <= cols; j += L) V::store(dst + j, V::load(src + j));
+            if (j < cols) V::store_n(dst + j, V::load_n(src + j, cols - j), cols - j);
+        }
+    } else if (row_stride == 1) {
+        for (std::size_t i = 0; i < rows; i += L)
+            for (std::size_t j = 0; j < cols; j += L)
+                transpose_block(min(L, cols - j), min(L, rows - i),
+                                src + i + static_cast<std::ptrdiff_t>(j) * col_stride, col_stride,
+                                dst + static_cast<std::ptrdiff_t>(i) * ld + j, ld);
+    } else {
+        for (std::size_t i = 0; i < rows; ++i, src += row_stride, dst += ld) {
+            const T* from = src;
+            for (std::size_t j = 0; j < cols; ++j, from += col_stride) dst[j] = *from;
+        }
+    }
+}
+
+template <class T>
+void pack_a(std::size_t m, std::size_t k, const T* a, std::ptrdiff_t row_stride,
+            std::ptrdiff_t col_stride, T* packed) {
+    for (std::size_t i = 0; i < m; i += kTileRows<T>) {
+        const std::size_t rows = min(kTileRows<T>, m - i);
+        copy(k, rows, a, col_stride, row_stride, packed, static_cast<std::ptrdiff_t>(rows));
+        a += static_cast<std::ptrdiff_t>(rows) * row_stride;
+        packed += rows * k;
+    }
+}
+
+template <class T>
+void pack_b(std::size_t k, std::size_t n, const T* b, std::ptrdiff_t row_stride,
+            std::ptrdiff_t col_stride, T* packed) {
+    constexpr std::size_t L = simd::Vec<T>::kLanes;
+    // A few rows at a time through all panels, so that long rows are read in order.
+    constexpr std::size_t kRowsAtOnce = 16;
+    for (std::size_t p = 0; p < k; p += kRowsAtOnce) {
+        const std::size_t rows = min(kRowsAtOnce, k - p);
+        for (std::size_t j = 0; j < n; j += kTileCols<T>) {
+            const std::size_t cols = min(kTileCols<T>, n - j);
+            const std::size_t width = (cols + L - 1) / L * L;
+            T* panel = packed + j * k + p * width;
+            copy(rows, cols,
+                 b + static_cast<std::ptrdiff_t>(p) * row_stride +
+                     static_cast<std::ptrdiff_t>(j) * col_stride,
+                 row_stride, col_stride, panel, static_cast<std::ptrdiff_t>(width));
+            for (std::size_t i = 0; i < rows; ++i)
+                for (std::size_t l = cols; l < width; ++l) panel[i * width + l] = 0;
+        }
+    }
+}
+
+// ---- the register tile -------------------------------------------------------------------------
+
+// c[R, C vectors] = or += a, stored [k][R], times b with rows ldb apart.  Of the last vector only
+// `tail` lanes are written.
+template <class T, std::size_t R, std::size_t C>
+void tile(std::size_t k, const T* a, const T* b, std::ptrdiff_t ldb, T* c, std::ptrdiff_t ldc,
+          std::size_t tail, bool accumulate) {
+    using V = simd::Vec<T>;
+    constexpr std::size_t L = V::kLanes;
+    typename V::Reg acc[R][C];
+    for (std::size_t r = 0; r < R; ++r)
+        for (std::size_t j = 0; j < C; ++j) acc[r][j] = V::zero();
+    for (; k != 0; --k, a += R, b += ldb) {
+        typename V::Reg row[C];
+        for (std::size_t j = 0; j < C; ++j) row[j] = V::load(b + j * L);
+        for (std::size_t r = 0; r < R; ++r) {
+            const typename V::Reg x = V::broadcast(a + r);
+            for (std::size_t j = 0; j < C; ++j) acc[r][j] = V::fma(x, row[j], acc[r][j]);
+        }
+    }
+    for (std::size_t r = 0; r < R; ++r, c += ldc)
+        for (std::size_t j = 0; j < C; ++j) {
+            typename V::Reg v = acc[r][j];
+            if (j + 1 < C || tail == L) {
+                if (accumulate) v = V::add(V::load(c + j * L), v);
+                V::store(c + j * L, v);
+            } else {
+                if (accumulate) v = V::add(V::load_n(c + j * L, tail), v);
+                V::store_n(c + j * L, v, tail);
+            }
+        }
+}
+
+template <class T>
+using TileFn = void (*)(std::size_t, const T*, const T*, std::ptrdiff_t, T*, std::ptrdiff_t,
+                        std::size_t, bool);
+
+// tiles().fn[log2 of vectors][rows - 1]; null where the accumulators would not fit.
+template <class T>
+struct Tiles {
+    TileFn<T> fn[4][kTileRows<T>];
+};
+
+template <class T, std::size_t R, std::size_t C>
+constexpr TileFn<T> tile_or_null() {
+    if constexpr (R * C <= 2 * kTileRows<T>)
+        return &tile<T, R, C>;
+    else
+        return nullptr;
+}
+
+template <class T, std::size_t R = kTileRows<T>>
+constexpr void fill_tiles(Tiles<T>& tiles) {
+    tiles.fn[0][R - 1] = tile_or_null<T, R, 1>();
+    tiles.fn[1][R - 1] = tile_or_null<T, R, 2>();
+    tiles.fn[2][R - 1] = tile_or_null<T, R, 4>();
+    tiles.fn[3][R - 1] = tile_or_null<T, R, 8>();
+    if constexpr (R > 1) fill_tiles<T, R - 1>(tiles);
+}
+
+template <class T>
+constexpr Tiles<T> make_tiles() {
+    Tiles<T> tiles{};
+    fill_tiles(tiles);
+    return tiles;
+}
+
+template <class T>
+constexpr Tiles<T> kTiles = make_tiles<T>();
+
+// Rows of tiles outside, panels of B inside: A's panel stays in L1 while B streams from L2, and a
+// band of finished rows is complete early.
+template <class T>
+void multiply(std::size_t m, std::size_t n, std::size_t k, const T* a, const T* b, T* c,
+              std::ptrdiff_t ldc, bool accumulate) {
+    constexpr std::size_t L = simd::Vec<T>::kLanes;
+    for (std::size_t i = 0; i < m; i += kTileRows<T>) {
+        const std::size_t rows = min(kTileRows<T>, m - i);
+        for (std::size_t j = 0; j < n; j += kTileCols<T>) {
+            const std::size_t cols = min(kTileCols<T>, n - j);
+            const std::size_t vectors = (cols + L - 1) / L;
+            kTiles<T>.fn[vectors - 1][rows - 1](k, a, b + j * k,
+                                                static_cast<std::ptrdiff_t>(vectors * L), c + j,
+                                                ldc, cols - (vectors - 1) * L, accumulate);
+        }
+        a += rows * k;
+        c += static_cast<std::ptrdiff_t>(rows) * ldc;
+    }
+}
+
+template <class T>
+void multiply_few_rows(std::size_t m, std::size_t n, std::size_t k, const T* a, const T* b,
+                       std::ptrdiff_t ldb, T* c, std::ptrdiff_t ldc, bool accumulate) {
+    constexpr std::size_t L = simd::Vec<T>::kLanes;
+    int log2 = 3;
+    for (std::size_t j = 0; j < n; j += L << log2) {
+        while ((L << log2) > n - j || kTiles<T>.fn[log2][m - 1] == nullptr) --log2;
+        kTiles<T>.fn[log2][m - 1](k, a, b + j, ldb, c + j, ldc, L, accumulate);
+    }
+}
+
+// ---- few columns: dot products along k ---------------------------------------------------------
+
+template <class T>
+constexpr std::size_t kDotRows = 4;
+
+template <class T>
+constexpr std::size_t kDotCols = simd::Vec<T>::kRegisters == 32 ? 4 : 3;
+
+template <class T, std::size_t R, std::size_t S>
+void dot_tile(std::size_t k, const T* a, std::ptrdiff_t lda, const T* bt, std::ptrdiff_t ldb, T* c,
+              std::ptrdiff_t row_stride, std::ptrdiff_t col_stride) {
+    using V = simd::Vec<T>;
+    constexpr std::size_t L = V::kLanes;
+    constexpr std::size_t kGroups = (R * S + V::kSums - 1) / V::kSums;
+    typename V::Reg acc[R * S];
+    for (std::size_t i = 0; i < R * S; ++i) acc[i] = V::zero();
+    const T* rows[R];
+    for (std::size_t r = 0; r < R; ++r) rows[r] = a + static_cast<std::ptrdiff_t>(r) * lda;
+    const auto step = [&](std::size_t p, auto load) {
+        typename V::Reg y[S];
+        for (std::size_t s = 0; s < S; ++s)
+            y[s] = load(bt + static_cast<std::ptrdiff_t>(s) * ldb + p);
+        for (std::size_t r = 0; r < R; ++r) {
+            const typename V::Reg x = load(rows[r] + p);
+            for (std::size_t s = 0; s < S; ++s) acc[r * S + s] = V::fma(x, y[s], acc[r * S + s]);
+        }
+    };
+    std::size_t p = 0;
+    for (; p + L <= k; p += L) step(p, [](const T* from) { return V::load(from); });
+    if (p < k) step(p, [n = k - p](const T* from) { return V::load_n(from, n); });
+
+    T sums[kGroups * V::kSums] = {};
+    for (std::size_t g = 0; g < kGroups; ++g) {
+        typename V::Reg part[V::kSums];
+        for (std::size_t i = 0; i < V::kSums; ++i)
+            part[i] = g * V::kSums + i < R * S ? acc[min(g * V::kSums + i, R * S - 1)] : V::zero();
+        V::sums(part, sums + g * V::kSums);
+    }
+    for (std::size_t r = 0; r < R; ++r)
+        for (std::size_t s = 0; s < S; ++s)
+            c[static_cast<std::ptrdiff_t>(r) * row_stride +
+              static_cast<std::ptrdiff_t>(s) * col_stride] = sums[r * S + s];
+}
+
+template <class T, std::size_t R>
+void dot_rows(std::size_t n, std::size_t k, const T* a, std::ptrdiff_t lda, const T* bt,
+              std::ptrdiff_t ldb, T* c, std::ptrdiff_t row_stride, std::ptrdiff_t col_stride) {
+    for (; n >= kDotCols<T>; n -= kDotCols<T>) {
+        dot_tile<T, R, kDotCols<T>>(k, a, lda, bt, ldb, c, row_stride, col_stride);
+        bt += static_cast<std::ptrdiff_t>(kDotCols<T>) * ldb;
+        c += static_cast<std::ptrdiff_t>(kDotCols<T>) * col_stride;
+    }
+    if (n == 3) dot_tile<T, R, 3>(k, a, lda, bt, ldb, c, row_stride, col_stride);
+    if (n == 2) dot_tile<T, R, 2>(k, a, lda, bt, ldb, c, row_stride, col_stride);
+    if (n == 1) dot_tile<T, R, 1>(k, a, lda, bt, ldb, c, row_stride, col_stride);
+}
+
+template <class T>
+void dot(std::size_t m, std::size_t n, std::size_t k, const T* a, std::ptrdiff_t lda, const T* bt,
+         std::ptrdiff_t ldb, T* c, std::ptrdiff_t row_stride, std::ptrdiff_t col_stride) {
+    constexpr std::size_t R = kDotRows<T>;
+    for (; m >= R; m -= R) {
+        dot_rows<T, R>(n, k, a, lda, bt, ldb, c, row_stride, col_stride);
+        a += static_cast<std::ptrdiff_t>(R) * lda;
+        c += static_cast<std::ptrdiff_t>(R) * row_stride;
+    }
+    for (; m != 0; --m, a += lda, c += row_stride)
+        dot_rows<T, 1>(n, k, a, lda, bt, ldb, c, row_stride, col_stride);
+}
+
+// ---- epilogue ----------------------------------------------------------------------------------
+
+// `count` <= 64 bits from position `bit`; touches no byte without one of them.
+inline std::uint64_t read_bits(const std::uint8_t* bits, std::size_t bit, std::size_t count) {
+    bits += bit >> 3;
+    const std::size_t shift = bit & 7;
+    std::uint64_t word = 0;
+    const std::size_t bytes = (shift + count + 7) >> 3;
+    for (std::size_t b = 0; b < min(bytes, 8); ++b)
+        word |= static_cast<std::uint64_t>(bits[b]) << (8 * b);
+    word >>= shift;
+    if (bytes == 9) word |= static_cast<std::uint64_t>(bits[8]) << (64 - shift);
+    return count == 64 ? word : word & ((std::uint64_t{1} << count) - 1);
+}
+
+template <class T>
+bool finish(std::size_t m, std::size_t n, T* c, std::ptrdiff_t ldc, const Epilogue<T>& epilogue) {
+    using V = simd::Vec<T>;
+    constexpr std::size_t L = V::kLanes;
+    const typename V::Reg scale = V::broadcast(&epilogue.scale);
+    const Epilogue<T> e = epilogue;
+    std::uint64_t nan = 0;
+    for (std::size_t i = 0; i < m; ++i, c += ldc) {
+        const std::size_t bit = e.bit + i * e.bit_stride;
+        for (std::size_t j = 0; j < n; j += L) {
+            const std::size_t left = min(L, n - j);
+            typename V::Reg v = left == L ? V::load(c + j) : V::load_n(c + j, left);
+            if (e.bias != nullptr)
+                v = V::add(v, left == L ? V::load(e.bias + j) : V::load_n(e.bias + j, left));
+            if (e.relu) v = V::relu(v);
+            if (e.bits != nullptr) v = V::keep(read_bits(e.bits, bit + j, left), V::mul(v, scale));
+            nan |= V::nan(v);
+            if (left == L)
+                V::store(c + j, v);
+            else
+                V::store_n(c + j, v, left);
+        }
+    }
+    return nan != 0;
+}
+
+template <class T>
+constexpr dropwise::ProductKernels<T> kernels() {
+    return {simd::Vec<T>::kLanes,
+            kTileRows<T>,
+            kTileCols<T>,
+            kDotCols<T>,
+            &copy<T>,
+            &pack_a<T>,
+            &pack_b<T>,
+            &multiply<T>,
+            &multiply_few_rows<T>,
+            &dot<T>,
+            &finish<T>};
+}
+
+}  // namespace product
+}  // namespace

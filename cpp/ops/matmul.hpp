@@ -1,0 +1,28 @@
+// Products: dense, and skipping what is zero or not wanted.
+#pragma once
+
+#include <cstdint>
+
+#include "core/matrix.hpp"
+
+namespace dropwise::ops {
+
+// The operands whose exact zeros need not be multiplied.  A zero of such an operand contributes
+// nothing, not even NaN against an infinity.
+struct Skip {
+    bool a, b;
+};
+
+// out[M, N] = a[M, K] b[K, N], plus bias[N] unless null, then ReLU if asked.  Any strides.  T is
+// float or double.  The result depends neither on the number of threads nor on their timing.
+template <class T>
+void matmul(Matrix<const T> a, Matrix<const T> b, Matrix<T> out, const T* bias, bool relu,
+            Skip skip);
+
+// The same times scale where the bit is 1, +0.0 elsewhere; bits is the packed mask over the C order
+// of out.
+template <class T>
+void matmul_kept(Matrix<const T> a, Matrix<const T> b, const std::uint8_t* bits, Matrix<T> out,
+                 const T* bias, bool relu, T scale, Skip skip);
+
+}  // namespace dropwise::ops

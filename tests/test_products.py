@@ -1,0 +1,230 @@
+"""Products: every path, instruction set and thread count gives the bits NumPy gives.
+
+Operands are integers in [-8, 8], so that every order of summation is exact and bits compare.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from support import require
+
+native = require("dropwise._native")
+
+DTYPES = [np.float32, np.float64]
+
+
+@pytest.fixture(params=DTYPES, ids=["f32", "f64"])
+def dtype(request):
+    return request.param
+
+
+def integers(rng, shape, dtype, density=1.0):
+    """Integers in [-8, 8]; about 1 - density of them are zeros of either sign."""
+    x = rng.integers(1, 9, shape) * rng.choice([-1, 1], shape)
+    kept = rng.random(shape) < density
+    return np.where(kept, x, rng.choice([0.0, -0.0], shape)).astype(dtype)
+
+
+def strided(x, layout):
+    """The values of x in memory that is laid out in another way."""
+    m, n = x.shape
+    if layout == "C":
+        return np.ascontiguousarray(x)
+    if layout == "F":
+        return np.asfortranarray(x)
+    if layout == "odd":  # neither stride is one element
+        big = np.full((2 * m, 3 * n), np.nan, x.dtype)
+        view = big[::2, 1::3]
+    elif layout == "wide":  # rows apart
+        view = np.full((m, n + 5), np.nan, x.dtype)[:, 2 : n + 2]
+    elif layout == "negative":
+        view = np.full((m, n), np.nan, x.dtype)[::-1, ::-1]
+    elif layout == "negative-rows-F":
+        view = np.full((n, m), np.nan, x.dtype)[:, ::-1].T
+    view[...] = x
+    return view
+
+
+LAYOUTS = ["C", "F", "odd", "wide", "negative", "negative-rows-F"]
+
+
+def guarded(shape, dtype, layout="C"):
+    """An output and the whole block of memory around it, all of it 77."""
+    m, n = shape
+    if layout == "C":
+        memory = np.full(m * n + 64, 77, dtype)
+        return memory, memory[32 : 32 + m * n].reshape(m, n)
+    if layout == "F":
+        memory = np.full(m * n + 64, 77, dtype)
+        return memory, memory[32 : 32 + m * n].reshape(n, m).T
+    memory = np.full((2 * m + 2, 3 * n + 2), 77, dtype)
+    view = memory[1 : 2 * m + 1 : 2, 1 : 3 * n + 1 : 3]
+    return memory, view[::-1] if layout == "negative" else view
+
+
+def untouched(memory, out):
+    """True if nothing but out was written: out is set to 77 on the way."""
+    out[...] = 77
+    return bool((memory == 77).all())
+
+
+def same_bits(x, y):
+    return x.shape == y.shape and x.tobytes() == np.ascontiguousarray(y, x.dtype).tobytes()
+
+
+def reference(a, b, bias=None, relu=False, keep=None, scale=1.0):
+    out = a.astype(np.float64) @ b.astype(np.float64) + 0.0
+    if bias is not None:
+        out = out + bias + 0.0
+    if relu:
+        out = np.where(out <= 0, 0.0, out)
+    if keep is not None:
+        out = np.where(keep, out * scale, 0.0)
+    return out.astype(a.dtype)
+
+
+def pack(keep):
+    return np.packbits(keep.ravel(), bitorder="little")
+
+
+EDGES = [0, 1, 2, 3, 5, 6, 7, 8, 9, 13, 14, 15, 16, 17, 28, 31, 32, 33, 63, 64, 65, 127, 128, 129]
+
+
+def edge_shapes():
+    """Shapes from the edges: each edge once in every place, among a few small companions."""
+    rng = np.random.default_rng(0)
+    for m, k, n in itertools.product([1, 3, 17, 65], repeat=3):
+        yield m, k, n
+    for edge in EDGES:
+        for place in range(3):
+            shape = list(rng.choice([2, 7, 30, 70, 131], 3))
+            shape[place] = edge
+            yield tuple(int(s) for s in shape)
+    yield from [(300, 600, 3), (3, 600, 300), (600, 2, 70), (2, 600, 70), (150, 520, 1050)]
+
+
+def test_matmul_equals_numpy_at_every_edge(isa, dtype):
+    rng = np.random.default_rng(1)
+    for m, k, n in edge_shapes():
+        a, b = integers(rng, (m, k), dtype), integers(rng, (k, n), dtype)
+        bias = integers(rng, n, dtype)
+        for relu, given_bias in [(False, None), (True, bias)]:
+            memory, out = guarded((m, n), dtype)
+            native.matmul(a, b, out, given_bias, relu)
+            assert same_bits(out, reference(a, b, given_bias, relu)), (m, k, n, relu)
+            assert untouched(memory, out), (m, k, n)
+
+
+@pytest.mark.parametrize("out_layout", ["C", "F", "odd", "negative"])
+def test_matmul_takes_any_strides(isa, dtype, out_layout):
+    rng = np.random.default_rng(2)
+    shapes = [(1, 40, 5), (40, 7, 1), (33, 50, 3), (3, 50, 33), (29, 31, 37), (70, 2, 65)]
+    for m, k, n in shapes:
+        a, b = integers(rng, (m, k), dtype), integers(rng, (k, n), dtype)
+        bias = integers(rng, n, dtype)
+        for a_layout, b_layout in itertools.product(LAYOUTS, repeat=2):
+            memory, out = guarded((m, n), dtype, out_layout)
+            native.matmul(strided(a, a_layout), strided(b, b_layout), out)
+            assert same_bits(out, reference(a, b)), (m, k, n, a_layout, b_layout)
+            assert untouched(memory, out)
+            native.matmul(strided(a, a_layout), strided(b, b_layout), out, bias, True)
+            assert same_bits(out, reference(a, b, bias, True)), (m, k, n, a_layout, b_layout)
+            assert untouched(memory, out)
+
+
+def test_matmul_takes_broadcast_operands(isa, dtype):
+    rng = np.random.default_rng(3)
+    row, column = integers(rng, (1, 70), dtype), integers(rng, (40, 1), dtype)
+    for a in (np.broadcast_to(row, (40, 70)), np.broadcast_to(column, (40, 70))):
+        for b in (np.broadcast_to(row[:, :1], (70, 35)), np.broadcast_to(row.T, (70, 35))):
+            out = np.empty((40, 35), dtype)
+            native.matmul(a, b, out)
+            assert same_bits(out, reference(a, b))
+            kept = np.empty((35, 40), dtype)
+            native.matmul(b.T, a.T, kept)
+            assert same_bits(kept, reference(b.T, a.T))
+
+
+@given(st.data())
+def test_matmul_kept_computes_where_the_bit_is_set(isa, dtype, data):
+    m, k, n = (data.draw(st.integers(0, 140)) for _ in range(3))
+    rng = np.random.default_rng(data.draw(st.integers(0, 999)))
+    density = data.draw(st.sampled_from([0.0, 0.02, 0.3, 0.5, 0.9, 1.0]))
+    skip = data.draw(st.sampled_from(["", "a", "b", "ab"]))
+    a = integers(rng, (m, k), dtype, data.draw(st.sampled_from([0.0, 0.1, 0.5, 1.0])))
+    b = integers(rng, (k, n), dtype)
+    keep = rng.random((m, n)) < density
+    bias = integers(rng, n, dtype) if data.draw(st.booleans()) else None
+    relu = data.draw(st.booleans())
+    memory, out = guarded((m, n), dtype)
+    layouts = data.draw(st.tuples(st.sampled_from(LAYOUTS), st.sampled_from(LAYOUTS)))
+    native.matmul_kept(
+        strided(a, layouts[0]), strided(b, layouts[1]), pack(keep), out, bias, relu, 2.0, skip
+    )
+    assert same_bits(out, reference(a, b, bias, relu, keep, 2.0))
+    assert untouched(memory, out)
+
+
+def test_threads_do_not_change_a_bit(isa, dtype, threads):
+    rng = np.random.default_rng(4)
+    for m, k, n in [(200, 300, 150), (3, 3000, 700), (3000, 70, 3), (1000, 3, 1000), (1, 900, 900)]:
+        for at, bt in itertools.product([False, True], repeat=2):
+            a = rng.standard_normal((k, m) if at else (m, k)).astype(dtype)
+            b = rng.standard_normal((n, k) if bt else (k, n)).astype(dtype)
+            a, b = a.T if at else a, b.T if bt else b
+            out, alone = np.empty((m, n), dtype), np.empty((m, n), dtype)
+            native.matmul(a, b, out)
+            native.set_num_threads(1)
+            native.matmul(a, b, alone)
+            native.set_num_threads(threads)
+            assert same_bits(out, alone)
+
+
+def test_rounding_errors_are_those_of_a_sum_of_k_terms(isa, dtype):
+    rng = np.random.default_rng(5)
+    eps = np.finfo(dtype).eps
+    for m, k, n in [(37, 1000, 45), (20, 5000, 3), (2, 5000, 100), (100, 64, 100)]:
+        a, b = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
+        exact = a.astype(np.longdouble) @ b.astype(np.longdouble)
+        bound = k * eps * (np.abs(a).astype(np.longdouble) @ np.abs(b).astype(np.longdouble))
+        out = np.empty((m, n), dtype)
+        native.matmul(a, b, out)
+        assert (np.abs(out - exact) <= bound).all()
+
+
+def test_ieee_rules_hold_without_skipping(isa, dtype):
+    a = np.array([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], dtype)
+    b = np.array([[np.inf, 1.0, np.nan], [1.0, -np.inf, 2.0]], dtype)
+    out = np.empty((3, 3), dtype)
+    native.matmul(a, b, out)
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_array_equal(out, a @ b)
+    native.matmul(a, b, out, None, True)
+    np.testing.assert_array_equal(out[2], np.array([np.inf, 0, np.nan], dtype))
+
+
+@pytest.mark.parametrize("bad", ["shape", "out shape", "dtype", "out dtype", "skip", "bias"])
+def test_a_call_that_could_touch_foreign_memory_is_refused(bad):
+    f4 = np.float32
+    a, b, out, bias = np.ones((2, 3), f4), np.ones((3, 4), f4), np.empty((2, 4), f4), np.ones(4, f4)
+    skip = ""
+    if bad == "shape":
+        b = np.ones((2, 4), f4)
+    elif bad == "out shape":
+        out = np.empty((2, 5), f4)
+    elif bad == "dtype":
+        a = a.astype(np.float64)
+    elif bad == "out dtype":
+        out = out.astype(np.float16)
+    elif bad == "skip":
+        skip = "c"
+    elif bad == "bias":
+        bias = np.ones(3, f4)
+    with pytest.raises((ValueError, TypeError)):
+        native.matmul(a, b, out, bias, False, skip)
