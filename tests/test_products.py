@@ -99,8 +99,7 @@ EDGES = [0, 1, 2, 3, 5, 6, 7, 8, 9, 13, 14, 15, 16, 17, 28, 31, 32, 33, 63, 64, 
 def edge_shapes():
     """Shapes from the edges: each edge once in every place, among a few small companions."""
     rng = np.random.default_rng(0)
-    for m, k, n in itertools.product([1, 3, 17, 65], repeat=3):
-        yield m, k, n
+    yield from itertools.product([1, 3, 17, 65], repeat=3)
     for edge in EDGES:
         for place in range(3):
             shape = list(rng.choice([2, 7, 30, 70, 131], 3))
