@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import subprocess
+import sys
 import types
 
 import pytest
@@ -31,3 +33,13 @@ def require(module: str) -> types.ModuleType:
     ):
         missing(f"{module} is not installed")
     return importlib.import_module(module)
+
+
+def run_python(code: str, *arguments: str, timeout: float = 120, **env: str) -> str:
+    """What a fresh interpreter prints for `code`; fails if that fails, complains or hangs."""
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", *arguments, "-c", code]
+    run = subprocess.run(
+        command, env={**os.environ, **env}, capture_output=True, text=True, timeout=timeout
+    )
+    assert (run.returncode, run.stderr) == (0, ""), run.stdout + run.stderr
+    return run.stdout

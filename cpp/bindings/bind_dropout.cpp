@@ -24,7 +24,7 @@ class MaybeRelease {
     }
 
   private:
-    std::optional<py::gil_scoped_release> release_;
+    std::optional<GilRelease> release_;
 };
 
 // NumPy numbers bfloat16 when ml_dtypes registers it.

@@ -87,7 +87,7 @@ void matmul(const py::array& a, const py::array& b, const py::array& out,
         using T = decltype(zero);
         const Operands<T> x(a, b, out);
         const T* bias_values = bias_data<T>(bias, x.out.cols);
-        std::optional<py::gil_scoped_release> release;
+        std::optional<GilRelease> release;
         if (!is_tiny(x)) release.emplace();
         ops::matmul<T>(x.a, x.b, x.out, bias_values, relu, parsed);
     });
@@ -107,7 +107,7 @@ void matmul_kept(const py::array& a, const py::array& b, const py::array& bits,
                     (bits.size() < 2 || bits.strides(0) == 1),
                 "bits must be contiguous bytes, one bit per element of out");
         const auto* mask = static_cast<const std::uint8_t*>(bits.data());
-        std::optional<py::gil_scoped_release> release;
+        std::optional<GilRelease> release;
         if (!is_tiny(x)) release.emplace();
         ops::matmul_kept<T>(x.a, x.b, mask, x.out, bias_values, relu, static_cast<T>(scale),
                             parsed);
