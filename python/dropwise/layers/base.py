@@ -1,0 +1,70 @@
+"""What every layer has, so that a container can run, train and save it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from dropwise._backends.protocol import Array
+
+
+class Layer:
+    """A function of an array with a gradient.  A layer of your own overrides `forward` and `backward`.
+
+    ``backward`` is the gradient of the last ``forward``, whatever that was called with.
+    """
+
+    def forward(self, x: Array, training: bool = True) -> Array:
+        """The layer's result for `x`; what ``backward`` needs is remembered."""
+        raise NotImplementedError
+
+    def backward(self, dy: Array) -> Array:
+        """The gradient with respect to the input of the last ``forward``."""
+        raise NotImplementedError
+
+    def predict(self, x: Array) -> Array:
+        """The layer's result at inference; nothing is remembered."""
+        return self.forward(x, training=False)
+
+    def parameters(self) -> list[tuple[Array, Array]]:
+        """Pairs (parameters, gradient) of arrays that an optimizer changes in place."""
+        return []
+
+    def regularization_loss(self) -> float:
+        """What the layer's parameters add to the loss."""
+        return 0.0
+
+    def reseed(self, sequence: np.random.SeedSequence) -> None:
+        """Take the randomness from `sequence`, unless the layer was given a seed."""
+
+    def config(self) -> dict[str, Any]:
+        """Arguments that make such a layer again: JSON-safe."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What training changes: plain ints and strings, or arrays."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self.config().items())
+        return f"{type(self).__name__}({arguments})"
+
+
+def check_gradient(dy: Any, shape: tuple[int, ...], dtype: np.dtype[Any], who: object) -> Array:
+    """`dy` as an array, if it has the shape and dtype of what `who` returned."""
+    dy = np.asarray(dy)
+    if dy.shape != shape or (dy.dtype != dtype and dtype.kind not in "biu"):
+        raise ValueError(
+            f"{who} returned {dtype} of shape {shape}, got dy {dy.dtype} of {dy.shape}"
+        )
+    return dy
+
+
+def no_forward(who: object) -> RuntimeError:
+    """The error of a backward call without a forward call."""
+    return RuntimeError(f"{who}: backward was called before forward")

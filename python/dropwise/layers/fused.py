@@ -1,0 +1,259 @@
+"""Groups ``Dense [-> ReLU] [-> Dropout]`` that run as one, so that dropped units are never computed.
+
+Forward makes the mask first and then only the outputs that it keeps.  What flows to the next group has
+zeros, which its product skips.  Backward, a group writes the gradient of its input only where the
+group before let something pass, already times that group's scale (it is "gated").  The results are
+those of the layers one by one, to rounding, and with the same masks.
+
+`functional` has checked the input of the first group; from there on the arrays are our own, and the
+groups call the backend directly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dropwise import functional
+from dropwise._backends import active
+from dropwise._backends.protocol import Array, Bits
+from dropwise.layers.base import Layer
+from dropwise.layers.dense import Dense
+from dropwise.layers.dropout import Dropout
+from dropwise.layers.relu import ReLU
+
+
+class Workspace:
+    """Arrays by name, kept between calls: fresh memory costs more in page faults than it takes to fill."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, Array] = {}
+
+    def array(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
+        """An array with whatever was in it; the last one of that name is void."""
+        size = math.prod(shape)
+        flat = self._arrays.get(name)
+        if flat is None or flat.size < size or flat.dtype != dtype:
+            flat = self._arrays[name] = np.empty(size, dtype)
+        return flat[:size].reshape(shape)
+
+    def __reduce__(self) -> tuple[type[Workspace], tuple[()]]:
+        return Workspace, ()  # copies and pickles start empty
+
+
+@dataclass(slots=True)
+class Flow:
+    """What one block hands to the next."""
+
+    values: Array  # any shape from a plain layer; [B, N], or [B, len(columns)], from a group
+    lead: tuple[int, ...] = ()  # the dimensions that B stands for
+    columns: NDArray[np.intp] | None = None  # those of the N columns that are there; others are 0
+    width: int = 0  # N; 0: values are from a plain layer
+
+    def full(self) -> Array:
+        """The values in their own shape."""
+        if not self.width:
+            return self.values
+        return spread(self.values, self.columns, self.width).reshape(*self.lead, self.width)
+
+
+def spread(values: Array, columns: NDArray[np.intp] | None, width: int) -> Array:
+    """Put columns at their places among zeros."""
+    if columns is None:
+        return values
+    full = np.zeros((len(values), width), values.dtype)
+    full[:, columns] = values
+    return full
+
+
+@dataclass(slots=True)
+class Trace:
+    """What a group's forward leaves for its backward."""
+
+    x: Flow
+    y: Flow
+    bits: Bits | None  # where the group let something pass, over y.values; None: everywhere
+    scale: float  # of what passed
+
+
+class Plain:
+    """A block of one layer that runs by itself."""
+
+    def __init__(self, layer: Layer) -> None:
+        self.layer = layer
+        self.trains = bool(layer.parameters()) if not isinstance(layer, Dense) else True
+
+    def forward(
+        self, x: Flow, training: bool, space: Workspace, *, trace: bool, fresh: bool
+    ) -> tuple[Flow, None]:
+        if trace or training:
+            return Flow(self.layer.forward(x.full(), training)), None
+        return Flow(self.layer.predict(x.full())), None
+
+    def backward(
+        self,
+        trace: None,
+        dy: Array,
+        before: Trace | None,
+        space: Workspace,
+        *,
+        gated: bool,
+        want_dx: bool,
+        fresh: bool,
+    ) -> Array:
+        return self.layer.backward(dy)
+
+
+class Group:
+    """A block of a Dense layer and, where they follow, its ReLU and Dropout."""
+
+    trains = True
+
+    def __init__(self, dense: Dense, relu: ReLU | None, dropout: Dropout | None) -> None:
+        self.dense, self.relu, self.dropout = dense, relu, dropout
+        self._skip = "a" if dense.skip_zeros else ""
+
+    # ---- forward
+
+    def forward(
+        self, x: Flow, training: bool, space: Workspace, *, trace: bool, fresh: bool
+    ) -> tuple[Flow, Trace | None]:
+        """The group's output (in fresh memory, or in the workspace), and a trace if asked for."""
+        dense, dropout = self.dense, self.dropout
+        dtype, width = dense.dtype, dense.out_features
+        backend = active()
+        if not x.width:
+            rows, lead = functional.as_rows(x.values, dtype, dense.in_features, dense)
+            x = Flow(rows, lead, None, dense.in_features)
+        weight = dense.weight if x.columns is None else dense.weight[x.columns]
+        bias, relu = dense.bias, self.relu is not None
+        n_rows = len(x.values)
+
+        columns: NDArray[np.intp] | None = None
+        mask: Bits | None = None
+        scale = 1.0
+        if dropout is not None:
+            call = dropout.begin((*x.lead, width), dtype, training)
+            scale = call.scale
+            if call.rate == 0.0:
+                pass
+            elif call.noise is not None:
+                mask = functional.make_bits(width, call.rate, call.key, call.stream, 0)
+                columns = np.flatnonzero(functional.unpack_bits(mask, (width,)))
+                weight, bias = weight[:, columns], bias[columns]
+                mask = None
+            else:
+                mask = call.bits
+                if mask is None:
+                    mask = space.array("mask", ((n_rows * width + 7) >> 3,), np.uint8)
+                backend.mask_bits(mask, n_rows * width, call.rate, call.key, call.stream, 0)
+        shape = (n_rows, width if columns is None else len(columns))
+        values = np.empty(shape, dtype) if fresh else space.array("y", shape, dtype)
+        if mask is not None:
+            backend.matmul_kept(x.values, weight, mask, values, bias, relu, scale, self._skip)
+        else:
+            backend.matmul(x.values, weight, values, bias, relu, self._skip)
+            if scale != 1.0:
+                np.multiply(values, dtype.type(scale), out=values)
+        y = Flow(values, x.lead, columns, width)
+        if not trace:
+            return y, None
+        bits = mask
+        if relu:
+            bits = space.array("passed", ((values.size + 7) >> 3,), np.uint8)
+            backend.nonzero_bits(values, bits)
+        return y, Trace(x, y, bits, scale)
+
+    # ---- backward
+
+    def backward(
+        self,
+        trace: Trace,
+        dy: Array,
+        before: Trace | None,
+        space: Workspace,
+        *,
+        gated: bool,
+        want_dx: bool,
+        fresh: bool,
+    ) -> Array | None:
+        """Set the layer's gradients, and give that of the group's input.
+
+        `dy` is the gradient of what the Dense computed, in the group's columns, if `gated`, else that of
+        what the group gave.  `before` is the trace of the group that made ``trace.x``: the result is
+        gated for it.  If no group made it, `before` is None and the result has the shape of the input.
+        """
+        dense, x, columns = self.dense, trace.x, trace.y.columns
+        backend = active()
+        dz = dy if gated else self._gate(dy, trace, space)
+        skip = "ab" if dense.skip_zeros else ""
+        if x.columns is None and columns is None:
+            weight = dense.weight
+            backend.matmul(x.values.T, dz, dense.grad_weight, None, False, skip)
+            dense.finish_gradients(dz)
+        else:
+            rows = slice(None) if x.columns is None else x.columns[:, None]
+            kept = slice(None) if columns is None else columns
+            weight = dense.weight[rows, kept]
+            part = np.empty(weight.shape, dense.dtype)
+            backend.matmul(x.values.T, dz, part, None, False, skip)
+            dense.grad_weight[...] = 0
+            dense.grad_weight[rows, kept] = part
+            dense.finish_gradients(spread(dz.sum(axis=0)[None, :], columns, dense.out_features))
+        if not want_dx:
+            return None
+        shape = x.values.shape
+        dx = np.empty(shape, dense.dtype) if fresh else space.array("dx", shape, dense.dtype)
+        if before is not None and before.bits is not None:
+            backend.matmul_kept(
+                dz, weight.T, before.bits, dx, None, False, before.scale, self._skip
+            )
+            return dx
+        backend.matmul(dz, weight.T, dx, None, False, self._skip)
+        if before is None:
+            return dx.reshape(*x.lead, dense.in_features)
+        if before.scale != 1.0:
+            np.multiply(dx, dense.dtype.type(before.scale), out=dx)
+        return dx
+
+    def _gate(self, dy: Array, trace: Trace, space: Workspace) -> Array:
+        """The gradient of what the Dense computed, from that of what the group gave."""
+        dy = functional.as_operand(dy, self.dense.dtype).reshape(-1, self.dense.out_features)
+        if trace.y.columns is not None:
+            dy = dy[:, trace.y.columns]
+        if trace.bits is None and trace.scale == 1.0:
+            return dy
+        if trace.bits is None:
+            return dy * self.dense.dtype.type(trace.scale)
+        dz = space.array("dz", dy.shape, dy.dtype)
+        return functional.apply_mask(dy, dz, trace.bits, trace.scale, None)
+
+
+def plan(layers: Sequence[Layer]) -> list[Group | Plain]:
+    """Cut a chain of layers into blocks.  Only our own classes are fused, not their subclasses."""
+    blocks: list[Group | Plain] = []
+    i = 0
+    while i < len(layers):
+        dense = layers[i]
+        i += 1
+        if type(dense) is not Dense or dense.dtype.itemsize < 4:
+            blocks.append(Plain(dense))
+            continue
+        relu = dropout = None
+        if i < len(layers) and type(candidate := layers[i]) is ReLU:
+            relu, i = candidate, i + 1
+        if i < len(layers) and type(candidate := layers[i]) is Dropout and _fusible(candidate):
+            dropout, i = candidate, i + 1
+        blocks.append(Group(dense, relu, dropout))
+    return blocks
+
+
+def _fusible(dropout: Dropout) -> bool:
+    """Whether the mask is one of elements, or one of columns."""
+    noise = dropout.noise_shape
+    return noise is None or (len(noise) > 1 and noise[-1] != 1 and set(noise[:-1]) == {1})

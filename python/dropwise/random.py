@@ -1,0 +1,112 @@
+"""Keys and streams: where the randomness of a mask comes from.
+
+A mask is a pure function of ``(key, stream, index, rate)``.  A layer owns a key and counts streams:
+each training forward takes one.  The key comes from a seed by `numpy.random.SeedSequence`.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+
+__all__ = ["MASK_CONTRACT", "MaskStreams", "Seed", "key_from_seed", "seed_sequence", "spawn"]
+
+MASK_CONTRACT = 1
+"""Version of the mask contract: what a (key, stream, index, rate) decides.  In every state."""
+
+KEY_END = 1 << 64
+STREAM_END = 1 << 56
+
+Seed: TypeAlias = "int | np.random.SeedSequence | np.random.Generator | None"
+
+
+def seed_sequence(seed: Seed = None) -> np.random.SeedSequence:
+    """The seed sequence that stands for `seed`.
+
+    Parameters
+    ----------
+    seed : int, SeedSequence, Generator or None
+        A Generator is asked for 64 bits; None takes fresh entropy from the operating system.
+    """
+    if isinstance(seed, np.random.SeedSequence):
+        return seed
+    if isinstance(seed, np.random.Generator):
+        return np.random.SeedSequence(int(seed.integers(KEY_END, dtype=np.uint64)))
+    if seed is None:
+        return np.random.SeedSequence()
+    try:
+        return np.random.SeedSequence(operator.index(seed))
+    except TypeError:
+        raise TypeError(
+            f"seed must be an int, a SeedSequence, a Generator or None, got {seed!r}"
+        ) from None
+
+
+def spawn(sequence: np.random.SeedSequence, i: int) -> np.random.SeedSequence:
+    """The sequence of child `i`: unlike ``sequence.spawn`` the same at every call."""
+    return np.random.SeedSequence(
+        entropy=sequence.entropy, spawn_key=(*sequence.spawn_key, i), pool_size=sequence.pool_size
+    )
+
+
+def key_from_seed(seed: Seed = None) -> int:
+    """The 64-bit key of a seed.
+
+    Examples
+    --------
+    >>> from dropwise.random import key_from_seed
+    >>> key_from_seed(0) == key_from_seed(0) != key_from_seed(1)
+    True
+    """
+    return int(seed_sequence(seed).generate_state(1, np.uint64)[0])
+
+
+class MaskStreams:
+    """A key and the next unused stream.
+
+    Parameters
+    ----------
+    key : int in [0, 2**64)
+    next_stream : int in [0, 2**56)
+    """
+
+    __slots__ = ("key", "next_stream")
+
+    def __init__(self, key: int, next_stream: int = 0) -> None:
+        if not 0 <= key < KEY_END:
+            raise ValueError(f"key must be in [0, 2**64), got {key!r}")
+        if not 0 <= next_stream < STREAM_END:
+            raise ValueError(f"stream must be in [0, 2**56), got {next_stream!r}")
+        self.key = key
+        self.next_stream = next_stream
+
+    def take(self) -> int:
+        """The next stream; each is given out once."""
+        stream = self.next_stream
+        self.next_stream = stream + 1
+        return stream
+
+    def state_dict(self) -> dict[str, int | str]:
+        """The state in plain ints and strings (the key in hexadecimal: JSON's numbers are too short)."""
+        return {
+            "mask_contract": MASK_CONTRACT,
+            "key": f"{self.key:#018x}",
+            "next_stream": self.next_stream,
+        }
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Any]) -> MaskStreams:
+        """The inverse of `state_dict`."""
+        version = state["mask_contract"]
+        if version != MASK_CONTRACT:
+            raise ValueError(
+                f"state is of mask contract version {version!r}; this release makes the masks of "
+                f"version {MASK_CONTRACT}"
+            )
+        return cls(int(state["key"], 16), int(state["next_stream"]))
+
+    def __repr__(self) -> str:
+        return f"MaskStreams(key={self.key:#018x}, next_stream={self.next_stream})"
