@@ -38,8 +38,8 @@ def spiral_data(
     rng = np.random.default_rng(seed_sequence(seed))
     labels = np.repeat(np.arange(classes, dtype=np.int64), samples)
     radius = np.tile(np.linspace(0.0, 1.0, samples), classes)
-    # An arm turns by 10 radians from the centre to the rim, and starts where the last one ended; the
-    # noise has a standard deviation of half a radian.
+    # An arm turns by 10 radians from the centre to the rim, and starts where the last one ended;
+    # the noise has a standard deviation of half a radian.
     angle = 10.0 * (labels + radius) + 0.5 * rng.standard_normal(labels.size)
     points = radius[:, None] * np.stack([np.sin(angle), np.cos(angle)], axis=1)
     return points.astype(dtype), labels

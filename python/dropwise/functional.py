@@ -1,8 +1,8 @@
 """Stateless dropout, ReLU and products.  All validation of the package happens here.
 
-What a backend gets from here is described in `_backends.protocol`: C-contiguous arrays of one of four
-dtypes, plain scalars in range.  Everything else (other dtypes, layouts, byte orders, overlapping
-outputs) is brought to that form here, or computed here with NumPy on the backend's mask.
+What a backend gets from here is described in `_backends.protocol`: C-contiguous arrays of one of
+four dtypes, plain scalars in range.  Everything else (other dtypes, layouts, byte orders,
+overlapping outputs) is brought to that form here, or computed here with NumPy on the backend's mask.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ def dropout(
     offset : int in [0, 2**64)
         Index of the first element in the global array of which `x` is a part.
     scaling : {"inverted", "vanilla"}
-        Kept elements are multiplied by ``1 / (1 - rate)`` in training ("inverted"), or by 1 in training
-        and everything by ``1 - rate`` at inference ("vanilla").
+        Kept elements are multiplied by ``1 / (1 - rate)`` in training ("inverted"), or by 1 in
+        training and everything by ``1 - rate`` at inference ("vanilla").
     noise_shape : sequence of int or None, optional
-        Shape of the mask, broadcast against `x`: 1, or the size of `x` (also written None), for each
-        dimension.  Its own C order gives the indices.
+        Shape of the mask, broadcast against `x`: 1, or the size of `x` (also written None), for
+        each dimension.  Its own C order gives the indices.
     training : bool
         At inference nothing is dropped.
     out : ndarray, optional
@@ -203,9 +203,9 @@ def dropout_mask(
 
     Notes
     -----
-    The result depends on ``(key, stream, offset, rate)`` and the element's C-order index only.  This
-    holds for every release with mask contract version 1.  Masks are nested: a larger rate drops a
-    superset.
+    The result depends on ``(key, stream, offset, rate)`` and the element's C-order index only.
+    This holds for every release with mask contract version 1.  Masks are nested: a larger rate
+    drops a superset.
 
     Examples
     --------

@@ -14,7 +14,7 @@ _FEW_CLASSES = 32
 
 
 class Loss(Protocol):
-    """What training needs of a loss; `accuracy` of the last forward, or None where it makes no sense."""
+    """What training needs of a loss.  `accuracy` is of the last forward; None: there is none."""
 
     def forward(self, y_pred: Array, y: ArrayLike) -> float: ...
 

@@ -1,7 +1,7 @@
 """Optimizers: they change parameters in place.
 
-``step`` takes pairs (parameters, gradient), as ``Layer.parameters()`` gives them, and always the same
-ones in the same order.  Moments and temporaries are allocated at the first step only.
+``step`` takes pairs (parameters, gradient), as ``Layer.parameters()`` gives them, and always the
+same ones in the same order.  Moments and temporaries are allocated at the first step only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Pairs = Sequence[tuple[Array, Array]]
 
 
 class Optimizer:
-    """What the optimizers share: the count of steps, the decay, and arrays beside each parameter."""
+    """What the optimizers share: the count of steps, the decay, arrays beside each parameter."""
 
     _slots: tuple[str, ...]  # names of the arrays that belong to the state
 
@@ -133,8 +133,8 @@ class Adam(Optimizer):
     .. [1] Kingma and Ba, "Adam: a method for stochastic optimization", ICLR (2015).
     """
 
-    # Both are kept as plain discounted sums, sum(beta**age * g): a factor 1 / (1 - beta) larger than
-    # the means, which the last step takes out, with the correction of the start.
+    # Both are kept as plain discounted sums, sum(beta**age * g): a factor 1 / (1 - beta) larger
+    # than the means, which the update takes out, together with the correction of the start.
     _slots = ("sum_gradient", "sum_square")
 
     def __init__(

@@ -80,7 +80,7 @@ def active() -> Backend:
     return _in_context.get() or _process_default or _choose_default()
 
 
-class use_backend:  # noqa: N801 - used like a function
+class use_backend:
     """Compute with the backend `name` from now on, or for one ``with`` block.
 
     Parameters
@@ -96,9 +96,9 @@ class use_backend:  # noqa: N801 - used like a function
 
     Notes
     -----
-    Called as a function it switches the process.  In a ``with`` block it switches the block's context
-    only (other threads go on with theirs) and restores what was active before.  The environment
-    variable ``DROPWISE_BACKEND`` sets the default.  Both backends give the same masks.
+    Called as a function it switches the process.  In a ``with`` block it switches the block's
+    context only (other threads go on with theirs) and restores what was active before.  The
+    environment variable ``DROPWISE_BACKEND`` sets the default.  All backends give the same masks.
 
     Examples
     --------

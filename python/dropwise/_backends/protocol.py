@@ -1,6 +1,6 @@
 """What a backend computes, and what it may rely on.
 
-Backends differ in arithmetic only.  ``functional`` validates before it calls, so that a backend gets
+Backends differ in arithmetic only.  ``functional`` validates before it calls: a backend gets
 
 * arrays for masks, dropout and ReLU that are aligned, C-contiguous, in native byte order and of one
   of the dtypes float32, float64, float16 and bfloat16, with ``out`` of the same dtype and size, and
@@ -10,8 +10,8 @@ Backends differ in arithmetic only.  ``functional`` validates before it calls, s
   is asked for), ``out`` sharing no memory with an operand;
 * ``rate``, ``scale`` as Python floats (``scale`` already rounded to the dtype), ``key``, ``stream``
   and ``offset`` as Python ints in the range of the mask contract;
-* packed masks as uint8 arrays of ``ceil(n / 8)`` bytes: element e is bit ``e & 7`` of byte ``e >> 3``,
-  1 = kept; bits past the last element are 0.
+* packed masks as uint8 arrays of ``ceil(n / 8)`` bytes: element e is bit ``e & 7`` of byte
+  ``e >> 3``, 1 = kept; bits past the last element are 0.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ class Backend(Protocol):
         stream: int,
         offset: int,
     ) -> None:
-        """Write ``scale * x`` where the mask keeps, +0.0 elsewhere; the mask to ``bits`` if given."""
+        """Write ``scale * x`` where the mask keeps, else +0.0; the mask to ``bits`` if given."""
 
     def apply_bits(self, x: Array, out: Array, bits: Bits, scale: float) -> None:
         """Write ``scale * x`` where the bit is 1, +0.0 elsewhere."""
 
     def relu(self, x: Array, out: Array, bits: Bits) -> None:
-        """Write +0.0 where ``x <= 0``, else ``x`` (so NaN stays); the bit is 1 where not ``x <= 0``."""
+        """Write +0.0 where ``x <= 0``, else ``x`` (so NaN stays), with a bit of 1."""
 
     def nonzero_bits(self, x: Array, bits: Bits) -> None:
         """Set the bit where ``x != 0`` (NaN counts as nonzero, -0.0 as zero)."""
@@ -66,7 +66,7 @@ class Backend(Protocol):
         relu: bool = False,
         skip: str = "",
     ) -> None:
-        """Write ``a @ b (+ bias) (then ReLU)``: a [M, K], b [K, N], bias [N] contiguous, out [M, N].
+        """Write ``a @ b (+ bias) (then ReLU)``: a [M, K], b [K, N], out [M, N], bias [N] contiguous.
 
         ``skip`` names the operands whose exact zeros may be skipped ("", "a", "b" or "ab"); whether
         that is done depends on the measured density.

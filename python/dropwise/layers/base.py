@@ -11,9 +11,10 @@ from dropwise._backends.protocol import Array
 
 
 class Layer:
-    """A function of an array with a gradient.  A layer of your own overrides `forward` and `backward`.
+    """A function of an array with a gradient.
 
-    ``backward`` is the gradient of the last ``forward``, whatever that was called with.
+    A layer of your own overrides `forward` and `backward`.  ``backward`` is the gradient of the last
+    ``forward``, whatever that was called with.
     """
 
     def forward(self, x: Array, training: bool = True) -> Array:

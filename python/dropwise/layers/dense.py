@@ -34,15 +34,15 @@ class Dense(Layer):
     bias_l1, bias_l2 : float
         The same for the bias.
     init : str or float
-        "glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "lecun_uniform", "lecun_normal", or
-        a number: the standard deviation of normal weights.  The bias starts at zero.
+        "glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "lecun_uniform",
+        "lecun_normal", or a number: the standard deviation of normal weights.  The bias starts at 0.
     dtype : dtype
         float32, float64, float16 or bfloat16; inputs are converted to it.
     seed : int, SeedSequence, Generator or None
         Fixes the initial weights.
     skip_zeros : bool
-        Leave out products with exact zeros, from dropout or ReLU, where that is faster.  A zero then
-        contributes nothing even against a non-finite value; False gives IEEE results.
+        Leave out products with exact zeros, from dropout or ReLU, where that is faster.  A zero
+        then contributes nothing even against a non-finite value; False gives IEEE results.
 
     Attributes
     ----------
@@ -76,13 +76,10 @@ class Dense(Layer):
         skip_zeros: bool = True,
     ) -> None:
         if in_features < 1 or out_features < 1:
-            raise ValueError(
-                f"in_features and out_features must be at least 1, got {in_features}, {out_features}"
-            )
+            raise ValueError(f"features must be at least 1, got {in_features} and {out_features}")
         if isinstance(init, str) and init not in INITIALIZERS:
-            raise ValueError(
-                f"init must be a standard deviation or one of {', '.join(INITIALIZERS)}, got {init!r}"
-            )
+            names = ", ".join(INITIALIZERS)
+            raise ValueError(f"init must be a standard deviation or one of {names}, got {init!r}")
         self.in_features = int(in_features)
         self.out_features = int(out_features)
         self.l1, self.l2, self.bias_l1, self.bias_l2 = l1, l2, bias_l1, bias_l2
@@ -195,7 +192,7 @@ class Dense(Layer):
         return self._product(rows).reshape(*lead, self.out_features)
 
     def backward(self, dy: ArrayLike) -> Array:
-        """The gradient with respect to `x`; those of the parameters go to ``grad_weight, grad_bias``."""
+        """The gradient with respect to `x`; sets ``grad_weight`` and ``grad_bias``."""
         if self._last is None:
             raise no_forward(self)
         rows, lead = self._last
@@ -207,7 +204,7 @@ class Dense(Layer):
         return dx.reshape(*lead, self.in_features)
 
     def finish_gradients(self, dy: Array) -> None:
-        """Set the gradient of the bias, and add regularisation to both (``grad_weight`` is there)."""
+        """Set ``grad_bias``, then add regularisation to it and to ``grad_weight``."""
         self.grad_bias[...] = dy.sum(axis=0, dtype=self._wide)
         for penalty_1, penalty_2, value, gradient in self._penalties():
             if penalty_2:

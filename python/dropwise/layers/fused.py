@@ -1,9 +1,9 @@
-"""Groups ``Dense [-> ReLU] [-> Dropout]`` that run as one, so that dropped units are never computed.
+"""Groups ``Dense [-> ReLU] [-> Dropout]`` that run as one: dropped units are never computed.
 
-Forward makes the mask first and then only the outputs that it keeps.  What flows to the next group has
-zeros, which its product skips.  Backward, a group writes the gradient of its input only where the
-group before let something pass, already times that group's scale (it is "gated").  The results are
-those of the layers one by one, to rounding, and with the same masks.
+Forward makes the mask first and then only the outputs that it keeps.  What flows to the next group
+has zeros, which its product skips.  Backward, a group writes the gradient of its input only where
+the group before let something pass, already times that group's scale (it is "gated").  The results
+are those of the layers one by one, to rounding, and with the same masks.
 
 `functional` has checked the input of the first group; from there on the arrays are our own, and the
 groups call the backend directly.
@@ -29,7 +29,7 @@ from dropwise.layers.relu import ReLU
 
 
 class Workspace:
-    """Arrays by name, kept between calls: fresh memory costs more in page faults than it takes to fill."""
+    """Arrays by name, kept between calls: fresh memory costs more page faults than it takes to fill."""
 
     def __init__(self) -> None:
         self._arrays: dict[str, Array] = {}
@@ -184,9 +184,10 @@ class Group:
     ) -> Array | None:
         """Set the layer's gradients, and give that of the group's input.
 
-        `dy` is the gradient of what the Dense computed, in the group's columns, if `gated`, else that of
-        what the group gave.  `before` is the trace of the group that made ``trace.x``: the result is
-        gated for it.  If no group made it, `before` is None and the result has the shape of the input.
+        `dy` is the gradient of what the Dense computed, in the group's columns, if `gated`, else
+        that of what the group gave.  `before` is the trace of the group that made ``trace.x``: the
+        result is gated for it.  If no group made it, `before` is None and the result has the shape
+        of the input.
         """
         dense, x, columns = self.dense, trace.x, trace.y.columns
         backend = active()

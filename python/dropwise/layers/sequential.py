@@ -47,14 +47,14 @@ class Sequential(Layer):
     layers : sequence of Layer
     seed : int, SeedSequence, Generator or None
         Fixes everything random: layer i, unless it has a seed of its own, gets the sequence with
-        ``spawn_key=(i,)``; the order of the rows in training depends on it, too.  A Dense whose weights
-        have been looked at keeps them.
+        ``spawn_key=(i,)``; the order of the rows in training depends on it, too.  A Dense whose
+        weights have been looked at keeps them.
 
     Notes
     -----
-    ``Dense [-> ReLU] [-> Dropout]`` runs fused: dropped units are never computed and zeros are skipped
-    in the products around them.  Masks are those of the layers called one by one, values the same to
-    rounding.  Memory is kept between calls; what the methods return is yours.
+    ``Dense [-> ReLU] [-> Dropout]`` runs fused: dropped units are never computed and zeros are
+    skipped in the products around them.  Masks are those of the layers called one by one, values
+    the same to rounding.  Memory is kept between calls; what the methods return is yours.
 
     Examples
     --------
@@ -141,7 +141,7 @@ class Sequential(Layer):
         if self._last is None:
             raise no_forward("Sequential")
         traces, shape, dtype = self._last
-        gradient: Array | None = check_gradient(dy, shape, dtype, "Sequential")
+        gradient: Any = check_gradient(dy, shape, dtype, "Sequential")
         lowest = 0  # below it nobody asks for a gradient
         if not input_grad:
             trains = [block.trains for block in self._blocks]
@@ -227,7 +227,8 @@ class Sequential(Layer):
         ):
             together = 1  # a mask that rows share would be shared by samples
         spaces = [Workspace() for _ in self._blocks]
-        origin: Array | None = None
+        origin: Array | float = 0.0
+        total = squares = np.zeros(())
         for done in range(0, n_samples, together):
             n = min(together, n_samples - done)
             tiled = x if n == 1 else np.tile(x, (n,) + (1,) * (x.ndim - 1))
@@ -235,16 +236,14 @@ class Sequential(Layer):
                 tiled = dropout.forward(tiled)
             y = self._run(tiled, spaces, start, True, trace=False)[0].full()
             y = (y if transform is None else transform(y)).reshape(n, rows, *y.shape[1:])
-            if origin is None:  # sums of differences from the first sample lose no digits
+            if done == 0:  # sums of differences from the first sample lose no digits
                 origin = y[0].astype(np.float64)
-                total, squares = np.zeros_like(origin), np.zeros_like(origin)
             difference = y - origin
-            total += difference.sum(axis=0)
-            squares += np.square(difference).sum(axis=0)
-        total /= n_samples
-        variance = squares / n_samples - total**2
-        std = np.sqrt(np.maximum(variance, 0.0))
-        return (origin + total).astype(y.dtype), std.astype(y.dtype)
+            total = total + difference.sum(axis=0)
+            squares = squares + np.square(difference).sum(axis=0)
+        shift = total / n_samples
+        std = np.sqrt(np.maximum(squares / n_samples - shift**2, 0.0))
+        return (origin + shift).astype(y.dtype), std.astype(y.dtype)
 
     def _before_dropout(self, x: Array) -> tuple[int, Dropout | None, Array]:
         """What does not depend on masks: the values, the dropout they go to, the block after it."""
@@ -254,7 +253,7 @@ class Sequential(Layer):
             if isinstance(block, Group) and block.dropout is None:
                 continue
             x = self._infer(x, i)
-            if isinstance(block, Group) and block.dropout.noise_shape is None:
+            if isinstance(block, Group) and block.dropout and not block.dropout.noise_shape:
                 bare = Group(block.dense, block.relu, None)
                 flow, _ = bare.forward(Flow(x), False, Workspace(), trace=False, fresh=True)
                 return i + 1, block.dropout, flow.full()
@@ -537,7 +536,8 @@ def _check_chain(layers: Sequence[Layer]) -> None:
             continue
         if before is not None and before.out_features != layer.in_features:
             raise ValueError(
-                f"{before!r} gives {before.out_features} columns; {layer!r} takes {layer.in_features}"
+                f"{before!r} gives {before.out_features} columns; "
+                f"{layer!r} takes {layer.in_features}"
             )
         if before is not None and before.dtype != layer.dtype:
             raise ValueError(f"{before!r} gives {before.dtype}; {layer!r} takes {layer.dtype}")
