@@ -2,7 +2,8 @@
 
 What a backend gets from here is described in `_backends.protocol`: C-contiguous arrays of one of
 four dtypes, plain scalars in range.  Everything else (other dtypes, layouts, byte orders,
-overlapping outputs) is brought to that form here, or computed here with NumPy on the backend's mask.
+overlapping outputs) is brought to that form here, or computed here with NumPy on the backend's
+mask.
 """
 
 from __future__ import annotations
@@ -401,7 +402,8 @@ def float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     if isinstance(dtype, str) and dtype == "bfloat16":
         import ml_dtypes
 
-        return np.dtype(ml_dtypes.bfloat16)
+        bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return bfloat16
     wanted = np.dtype(dtype)
     if not has_kernel(_native(wanted)):
         raise TypeError(f"dtype must be float32, float64, float16 or bfloat16, got {wanted}")

@@ -88,12 +88,13 @@ class SoftmaxCrossEntropy:
         log_total = float(np.sum(np.log(total) * mass, dtype=np.float64))
         shifted /= total
         self._last = (shifted, target, index)
-        return (log_total - log_likelihood) / rows
+        return (log_total - log_likelihood) / float(rows)
 
     def backward(self) -> Array:
         """The gradient with respect to `y_pred`, shape (B, C)."""
         probabilities, target, index = self._need()
         rows = probabilities.shape[1]
+        gradient: Array
         if target is None:
             gradient = probabilities / rows
             gradient[index, np.arange(rows)] -= 1.0 / rows

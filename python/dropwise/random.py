@@ -90,7 +90,7 @@ class MaskStreams:
         return stream
 
     def state_dict(self) -> dict[str, int | str]:
-        """The state in plain ints and strings; the key is hexadecimal, too long for JSON's numbers."""
+        """The state in plain ints and strings; the key is too long for JSON's numbers."""
         return {
             "mask_contract": MASK_CONTRACT,
             "key": f"{self.key:#018x}",

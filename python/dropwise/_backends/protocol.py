@@ -66,8 +66,9 @@ class Backend(Protocol):
         relu: bool = False,
         skip: str = "",
     ) -> None:
-        """Write ``a @ b (+ bias) (then ReLU)``: a [M, K], b [K, N], out [M, N], bias [N] contiguous.
+        """Write ``a @ b (+ bias) (then ReLU)``: a [M, K], b [K, N], out [M, N].
 
+        ``bias`` [N] is contiguous.
         ``skip`` names the operands whose exact zeros may be skipped ("", "a", "b" or "ab"); whether
         that is done depends on the measured density.
         """

@@ -13,8 +13,8 @@ from dropwise._backends.protocol import Array
 class Layer:
     """A function of an array with a gradient.
 
-    A layer of your own overrides `forward` and `backward`.  ``backward`` is the gradient of the last
-    ``forward``, whatever that was called with.
+    A layer of your own overrides `forward` and `backward`.  ``backward`` is the gradient of the
+    last ``forward``, whatever that was called with.
     """
 
     def forward(self, x: Array, training: bool = True) -> Array:
@@ -58,12 +58,12 @@ class Layer:
 
 def check_gradient(dy: Any, shape: tuple[int, ...], dtype: np.dtype[Any], who: object) -> Array:
     """`dy` as an array, if it has the shape and dtype of what `who` returned."""
-    dy = np.asarray(dy)
-    if dy.shape != shape or (dy.dtype != dtype and dtype.kind not in "biu"):
+    gradient: Array = np.asarray(dy)
+    if gradient.shape != shape or (gradient.dtype != dtype and dtype.kind not in "biu"):
         raise ValueError(
-            f"{who} returned {dtype} of shape {shape}, got dy {dy.dtype} of {dy.shape}"
+            f"{who} returned {dtype} of shape {shape}, got dy {gradient.dtype} of {gradient.shape}"
         )
-    return dy
+    return gradient
 
 
 def no_forward(who: object) -> RuntimeError:

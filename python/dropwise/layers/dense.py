@@ -35,7 +35,7 @@ class Dense(Layer):
         The same for the bias.
     init : str or float
         "glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "lecun_uniform",
-        "lecun_normal", or a number: the standard deviation of normal weights.  The bias starts at 0.
+        "lecun_normal", or a number: the standard deviation of normal weights.  Biases start at 0.
     dtype : dtype
         float32, float64, float16 or bfloat16; inputs are converted to it.
     seed : int, SeedSequence, Generator or None

@@ -29,7 +29,7 @@ from dropwise.layers.relu import ReLU
 
 
 class Workspace:
-    """Arrays by name, kept between calls: fresh memory costs more page faults than it takes to fill."""
+    """Arrays by name, kept between calls: fresh memory costs more in page faults than to fill."""
 
     def __init__(self) -> None:
         self._arrays: dict[str, Array] = {}
@@ -97,7 +97,7 @@ class Plain:
 
     def backward(
         self,
-        trace: None,
+        trace: Trace | None,
         dy: Array,
         before: Trace | None,
         space: Workspace,
@@ -173,7 +173,7 @@ class Group:
 
     def backward(
         self,
-        trace: Trace,
+        trace: Trace | None,
         dy: Array,
         before: Trace | None,
         space: Workspace,
@@ -189,6 +189,7 @@ class Group:
         result is gated for it.  If no group made it, `before` is None and the result has the shape
         of the input.
         """
+        assert trace is not None
         dense, x, columns = self.dense, trace.x, trace.y.columns
         backend = active()
         dz = dy if gated else self._gate(dy, trace, space)
@@ -229,9 +230,9 @@ class Group:
             dy = dy[:, trace.y.columns]
         if trace.bits is None and trace.scale == 1.0:
             return dy
-        if trace.bits is None:
-            return dy * self.dense.dtype.type(trace.scale)
         dz = space.array("dz", dy.shape, dy.dtype)
+        if trace.bits is None:
+            return np.multiply(dy, dy.dtype.type(trace.scale), out=dz)
         return functional.apply_mask(dy, dz, trace.bits, trace.scale, None)
 
 
