@@ -188,46 +188,53 @@ _SIGN = np.uint32(0x8000)
 _HALF_INF = {types.uint16: np.uint32(0x7C00), types.int16: np.uint32(0x7F80)}
 
 
-def _scaled(x, scale, bit):
-    """Return ``x * scale`` rounded once if `bit` is 1, else +0.0."""
+def _product(x, scale):
+    """Return ``x * scale`` rounded once."""
 
 
-@overload(_scaled)
-def _scaled_overload(x, scale, bit):
+@overload(_product)
+def _product_overload(x, scale):
     if x == types.float32:
+        return lambda x, scale: np.float32(x * np.float32(scale))
+    if x == types.float64:
+        return lambda x, scale: x * scale
+    if x == types.uint16:  # float16; the product of two is exact in float32
+        return lambda x, scale: _half_of_float(_float_of_half(x) * np.float32(scale))
 
-        def scaled(x, scale, bit):
-            product = np.float32(x * np.float32(scale))
-            return np.int32(product.view(np.int32) & -np.int32(bit)).view(np.float32)
+    def bfloat16_product(x, scale):  # the upper half of a float32
+        wide = np.uint32(np.uint32(x) << np.uint32(16)).view(np.float32)
+        product = np.float32(wide * np.float32(scale)).view(np.uint32)
+        nearest = product + np.uint32(0x7FFF) + (product >> np.uint32(16) & np.uint32(1))
+        if product & np.uint32(0x7FFFFFFF) > np.uint32(0x7F800000):
+            nearest = product | np.uint32(0x400000)  # rounding could end a NaN as infinity
+        return np.int16(nearest >> np.uint32(16))
 
-    elif x == types.float64:
+    return bfloat16_product
 
-        def scaled(x, scale, bit):
-            product = np.float64(x * scale)
-            return np.int64(product.view(np.int64) & -np.int64(bit)).view(np.float64)
 
-    elif x == types.uint16:  # float16; the product of two is exact in float32
+def _select(x, bit):
+    """Return x if the bit is 1, else +0.0."""
 
-        def scaled(x, scale, bit):
-            product = np.float32(_float_of_half(np.uint32(x)) * np.float32(scale))
-            return np.uint16(_half_of_float(product) & (np.uint32(0) - np.uint32(bit)))
 
-    else:  # bfloat16: the upper half of a float32
-
-        def scaled(x, scale, bit):
-            wide = np.uint32(np.uint32(x) << np.uint32(16)).view(np.float32)
-            product = np.float32(wide * np.float32(scale)).view(np.uint32)
-            nearest = product + np.uint32(0x7FFF) + (product >> np.uint32(16) & np.uint32(1))
-            if product & np.uint32(0x7FFFFFFF) > np.uint32(0x7F800000):
-                nearest = product | np.uint32(0x400000)  # rounding could end a NaN as infinity
-            return np.int16(nearest >> np.uint32(16) & (np.uint32(0) - np.uint32(bit)))
-
-    return scaled
+@overload(_select)
+def _select_overload(x, bit):
+    if x == types.float32:
+        return lambda x, bit: np.int32(np.float32(x).view(np.int32) & -np.int32(bit)).view(
+            np.float32
+        )
+    if x == types.float64:
+        return lambda x, bit: np.int64(np.float64(x).view(np.int64) & -np.int64(bit)).view(
+            np.float64
+        )
+    if x == types.uint16:
+        return lambda x, bit: np.uint16(x & -np.int16(bit))
+    return lambda x, bit: np.int16(x & -np.int16(bit))
 
 
 @_inlined
 def _float_of_half(half):
     """Return the float32 of the same value."""
+    half = np.uint32(half)
     # Moved into place, the exponent is too small by 112, for subnormals as well.
     magnitude = np.uint32((half & np.uint32(0x7FFF)) << np.uint32(13))
     word = np.float32(np.float32(magnitude.view(np.float32)) * np.float32(2.0**112)).view(np.uint32)
@@ -253,7 +260,7 @@ def _half_of_float(value):
     if magnitude > np.uint32(0x7F800000):  # quiet, with what fits of the payload
         payload = np.uint32(magnitude >> np.uint32(13)) & np.uint32(0x3FF)
         half = np.uint32(payload | np.uint32(0x7E00))
-    return np.uint32(half | np.uint32(word >> np.uint32(16)) & _SIGN)
+    return np.uint16(half | np.uint32(word >> np.uint32(16)) & _SIGN)
 
 
 def _positive(x):
@@ -294,11 +301,11 @@ def _apply(x, out, start, size, work, scale):
         for i in range(32):
             bit = np.uint32(word >> np.uint32(i)) & np.uint32(1)
             at = np.uint64(first + i)
-            out[at] = _scaled(x[at], scale, bit)
+            out[at] = _select(_product(x[at], scale), bit)
     for i in range(size & ~31, size):
         bit = np.uint32(work[_MASK + (i >> 6)] >> np.uint64(i & 63)) & np.uint32(1)
         at = np.uint64(start + i)
-        out[at] = _scaled(x[at], scale, bit)
+        out[at] = _select(_product(x[at], scale), bit)
 
 
 @_kernel
@@ -338,7 +345,9 @@ def _compare(x, out, bits, positive):
         for i in range((size + 7) >> 3):
             bits[np.uint64(first + i)] = packed[i]
         if out.size > 0:
-            _apply(x, out, start, size, work, 1.0)
+            for i in range(size):
+                at = np.uint64(start + i)
+                out[at] = _select(x[at], _positive(x[at]))
 
 
 # ---- products ------------------------------------------------------------------------------------
