@@ -1,0 +1,5 @@
+"""``python -m dropwise``: see `dropwise.cli`."""
+
+from dropwise.cli import main
+
+raise SystemExit(main())
