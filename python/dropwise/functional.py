@@ -388,7 +388,8 @@ def check_out(out: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     """Raise unless `out` can take a result of this shape and dtype."""
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out must be an ndarray, got {type(out).__name__}")
-    if out.shape != shape or out.dtype.newbyteorder("=") != dtype:
+    same = out.dtype == dtype or out.dtype.newbyteorder("=") == dtype
+    if out.shape != shape or not same:
         raise ValueError(f"out must be {dtype} of shape {shape}, got {out.dtype} of {out.shape}")
     if not out.flags.writeable:
         raise ValueError("out must be writeable")
@@ -467,7 +468,8 @@ def _elementwise(x: Array, out: Array | None, kernel: Callable[[Array, Array], N
 
 def _same_or_apart(x: Array, out: Array) -> bool:
     """Whether two C-contiguous arrays of one size are the same memory or share none of it."""
-    return x.ctypes.data == out.ctypes.data or not np.may_share_memory(x, out)
+    # Addresses cost the most to ask for, and are asked last.
+    return x is out or not np.may_share_memory(x, out) or x.ctypes.data == out.ctypes.data
 
 
 @functools.lru_cache(maxsize=1024)
