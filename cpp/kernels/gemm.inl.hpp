@@ -128,7 +128,9 @@ void tile(std::size_t k, const T* a, const T* b, std::ptrdiff_t ldb, T* c, std::
             for (std::size_t j = 0; j < C; ++j) acc[r][j] = V::fma(x, row[j], acc[r][j]);
         }
     }
+#pragma GCC unroll 16
     for (std::size_t r = 0; r < R; ++r, c += ldc)
+#pragma GCC unroll 8
         for (std::size_t j = 0; j < C; ++j) {
             typename V::Reg v = acc[r][j];
             if (j + 1 < C || tail == L) {
