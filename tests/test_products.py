@@ -170,19 +170,109 @@ def test_matmul_kept_computes_where_the_bit_is_set(isa, dtype, data):
     assert untouched(memory, out)
 
 
+DENSITIES = [0.0, 0.02, 0.5, 1.0]  # far on either side of where skipping begins to pay
+
+
+@given(st.data())
+def test_matmul_skips_zeros_without_changing_a_bit(isa, dtype, data):
+    m, n = data.draw(st.integers(1, 200)), data.draw(st.integers(1, 200))
+    k = data.draw(st.integers(0, 300))
+    rng = np.random.default_rng(data.draw(st.integers(0, 999)))
+    a = integers(rng, (m, k), dtype, data.draw(st.sampled_from(DENSITIES)))
+    b = integers(rng, (k, n), dtype, data.draw(st.sampled_from(DENSITIES)))
+    bias = integers(rng, n, dtype) if data.draw(st.booleans()) else None
+    relu = data.draw(st.booleans())
+    layouts = data.draw(st.tuples(st.sampled_from(LAYOUTS), st.sampled_from(LAYOUTS)))
+    a, b = strided(a, layouts[0]), strided(b, layouts[1])
+    memory, out = guarded((m, n), dtype, data.draw(st.sampled_from(["C", "F", "odd", "negative"])))
+    native.matmul(a, b, out, bias, relu, data.draw(st.sampled_from(["a", "b", "ab"])))
+    assert same_bits(out, reference(a, b, bias, relu))
+    assert untouched(memory, out)
+
+
+SKIPPING_SHAPES = [
+    (16, 32, 16),
+    (17, 63, 95),
+    (100, 64, 96),
+    (129, 65, 97),
+    (64, 130, 200),
+    (1030, 70, 33),  # more rows than share one packing of a tile
+    (33, 70, 1030),
+    (2100, 1100, 40),  # more rows than are taken on at once
+]
+
+
+@pytest.mark.parametrize("density", [0.0, 0.02, 0.3, 0.6])
+def test_skipping_kernels_at_their_edges(isa, dtype, density):
+    rng = np.random.default_rng(6)
+    for (m, k, n), at, bt in itertools.product(SKIPPING_SHAPES, [False, True], [False, True]):
+        a, b = integers(rng, (m, k), dtype, density), integers(rng, (k, n), dtype)
+        bias = integers(rng, n, dtype)
+        keep = rng.random((m, n)) < density
+        given_a = strided(a, "F" if at else "C")
+        given_b = strided(b, "F" if bt else "C")
+        memory, out = guarded((m, n), dtype)
+        native.matmul(given_a, given_b, out, bias, True, "a")
+        assert same_bits(out, reference(a, b, bias, True)), (m, k, n, at, bt)
+        assert untouched(memory, out)
+        memory, out = guarded((n, m), dtype)
+        native.matmul(given_b.T, given_a.T, out, None, False, "b")
+        assert same_bits(out, reference(b.T, a.T)), (m, k, n, at, bt)
+        assert untouched(memory, out)
+        memory, out = guarded((m, n), dtype)
+        native.matmul_kept(given_a, given_b, pack(keep), out, bias, True, 4.0)
+        assert same_bits(out, reference(a, b, bias, True, keep, 4.0)), (m, k, n, at, bt)
+        assert untouched(memory, out)
+
+
+@pytest.mark.parametrize("density", [0.0, 0.3, 0.95])
+@pytest.mark.parametrize("shape", [(3, 4, 5), (40, 64, 50), (70, 200, 130), (1, 70, 300)])
+def test_a_skipped_zero_contributes_nothing_even_against_inf(isa, dtype, density, shape):
+    # At any density, so that the choice between skipping and dense does not show.
+    m, k, n = shape
+    rng = np.random.default_rng(7)
+    a = integers(rng, (m, k), dtype, density)
+    b = integers(rng, (k, n), dtype)
+    a[:, 1] = 0
+    b[1] = rng.choice([np.inf, -np.inf, np.nan], n)
+    b[2, n // 2] = np.nan  # meets a zero in some rows only
+    keep = rng.random((m, n)) < 0.7
+    finite = np.where(np.isnan(b) | np.isinf(b), 0, b)
+    expected = reference(a, finite)
+    expected[a[:, 2] != 0, n // 2] = np.nan
+    out = np.empty((m, n), dtype)
+    native.matmul(a, b, out, None, False, "a")
+    np.testing.assert_array_equal(out, expected)
+    native.matmul_kept(a, b, pack(keep), out, None, False, 2.0, "a")
+    np.testing.assert_array_equal(out, np.where(keep, expected * 2, 0))
+    other = np.empty((n, m), dtype)
+    native.matmul(b.T, a.T, other, None, False, "b")
+    np.testing.assert_array_equal(other, expected.T)
+    native.matmul(a, b, out, np.zeros(n, dtype), True, "ab")
+    np.testing.assert_array_equal(out, np.where(expected <= 0, 0, expected))
+
+
 def test_threads_do_not_change_a_bit(isa, dtype, threads):
     rng = np.random.default_rng(4)
-    for m, k, n in [(200, 300, 150), (3, 3000, 700), (3000, 70, 3), (1000, 3, 1000), (1, 900, 900)]:
+    for m, k, n in [(200, 300, 150), (3, 3000, 700), (3000, 70, 3), (700, 3, 900), (1, 900, 900)]:
         for at, bt in itertools.product([False, True], repeat=2):
             a = rng.standard_normal((k, m) if at else (m, k)).astype(dtype)
             b = rng.standard_normal((n, k) if bt else (k, n)).astype(dtype)
             a, b = a.T if at else a, b.T if bt else b
             out, alone = np.empty((m, n), dtype), np.empty((m, n), dtype)
-            native.matmul(a, b, out)
-            native.set_num_threads(1)
-            native.matmul(a, b, alone)
-            native.set_num_threads(threads)
-            assert same_bits(out, alone)
+            keep = pack(rng.random((m, n)) < 0.4)
+            a[rng.random((m, k)) < 0.6] = 0
+            for product in (
+                lambda to, a=a, b=b: native.matmul(a, b, to),
+                lambda to, a=a, b=b: native.matmul(a, b, to, None, True, "a"),
+                lambda to, a=a, b=b: native.matmul(a, b, to, None, True, "b"),
+                lambda to, a=a, b=b, keep=keep: native.matmul_kept(a, b, keep, to),
+            ):
+                native.set_num_threads(threads)
+                product(out)
+                native.set_num_threads(1)
+                product(alone)
+                assert same_bits(out, alone)
 
 
 def test_rounding_errors_are_those_of_a_sum_of_k_terms(isa, dtype):

@@ -52,13 +52,14 @@ struct MaskKernels {
 // Strides and leading dimensions count elements and may be zero or negative where a kernel only
 // reads.  "Packed A" is [m, k] cut into panels of tile_rows rows, each stored [k][rows of the
 // panel]; "packed B" is [k, n] cut into panels of tile_cols columns, each stored [k][width], where
-// width is tile_cols or, in the last panel, the columns left, rounded up to lanes and filled with 0.
+// width is tile_cols or, in the last panel, the columns left, rounded up to lanes and filled with
+// 0.
 
 // What happens to finished outputs, in this order: add bias, ReLU, then scale where the bit is 1
 // and +0.0 elsewhere.  Null pointers leave a step out.
 template <class T>
 struct Epilogue {
-    const T* bias;             // of the first column, stride 1
+    const T* bias;  // of the first column, stride 1
     bool relu;
     const std::uint8_t* bits;  // packed mask
     std::size_t bit;           // position of the first output's bit
@@ -66,10 +67,12 @@ struct Epilogue {
     T scale;
 };
 
+constexpr std::size_t kSumsSlack = 16;
+
 template <class T>
 struct ProductKernels {
     std::size_t lanes, tile_rows, tile_cols;
-    std::size_t dot_cols;  // columns that dot() takes in one pass over a
+    std::size_t skip_width, kept_depth;
 
     // dst[i * ld + j] = src[i * row_stride + j * col_stride]
     void (*copy)(std::size_t rows, std::size_t cols, const T* src, std::ptrdiff_t row_stride,
@@ -88,6 +91,27 @@ struct ProductKernels {
     void (*dot)(std::size_t m, std::size_t n, std::size_t k, const T* a, std::ptrdiff_t lda,
                 const T* bt, std::ptrdiff_t ldb, T* c, std::ptrdiff_t row_stride,
                 std::ptrdiff_t col_stride);
+    // Bit p of words[i] is x[i * ldx + p] != 0, for p < bits <= 64.  Returns the number of ones.
+    std::size_t (*nonzero_words)(std::size_t rows, std::size_t bits, const T* x, std::ptrdiff_t ldx,
+                                 std::uint64_t* words);
+    // out[rows, width] = in (null: 0) plus, for every bit p of words[i], x[i * ldx + p] times row p
+    // of tile[64][width].  width is a multiple of lanes up to skip_width.
+    void (*multiply_skipping)(std::size_t rows, std::size_t width, const std::uint64_t* words,
+                              const T* x, std::ptrdiff_t ldx, const T* tile, const T* in,
+                              std::ptrdiff_t ld_in, T* out, std::ptrdiff_t ld_out);
+    // words[i] = `count` <= 64 bits of the packed mask from position bit + i * bit_stride on.
+    void (*mask_words)(std::size_t rows, std::size_t count, const std::uint8_t* bits,
+                       std::size_t bit, std::size_t bit_stride, std::uint64_t* words);
+    // sums[i * ld_sums + c] = or += the product over p < depth of a[i * lda + p] with row j of
+    // tile[64][depth], where j is the c-th bit of words[i].  depth is a multiple of lanes up to
+    // kept_depth.  Overwrites up to kSumsSlack elements after a row's last sum.
+    void (*multiply_kept)(std::size_t rows, std::size_t depth, const std::uint64_t* words,
+                          const T* a, std::ptrdiff_t lda, const T* tile, T* sums,
+                          std::size_t ld_sums, bool first);
+    // c[i, j] = the next of row i's sums where bit j of words[i] is 1, else 0; j < cols <= 64.
+    // Reads up to a vector past a row's sums.
+    void (*spread)(std::size_t rows, std::size_t cols, const std::uint64_t* words, const T* sums,
+                   std::size_t ld_sums, T* c, std::ptrdiff_t ldc);
     // Applies the epilogue to c[m, n]; true if a result is NaN.
     bool (*finish)(std::size_t m, std::size_t n, T* c, std::ptrdiff_t ldc,
                    const Epilogue<T>& epilogue);

@@ -322,20 +322,5 @@ bool finish(std::size_t m, std::size_t n, T* c, std::ptrdiff_t ldc, const Epilog
     return nan != 0;
 }
 
-template <class T>
-constexpr dropwise::ProductKernels<T> kernels() {
-    return {simd::Vec<T>::kLanes,
-            kTileRows<T>,
-            kTileCols<T>,
-            kDotCols<T>,
-            &copy<T>,
-            &pack_a<T>,
-            &pack_b<T>,
-            &multiply<T>,
-            &multiply_few_rows<T>,
-            &dot<T>,
-            &finish<T>};
-}
-
 }  // namespace product
 }  // namespace

@@ -5,8 +5,8 @@
 // one.
 #include "core/kernel_table.hpp"
 #include "kernels/dropout.inl.hpp"
-#include "kernels/gemm.inl.hpp"
 #include "kernels/mask.inl.hpp"
+#include "kernels/products.inl.hpp"
 
 #define DROPWISE_CONCAT_(a, b) a##b
 #define DROPWISE_CONCAT(a, b) DROPWISE_CONCAT_(a, b)

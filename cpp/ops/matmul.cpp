@@ -285,6 +285,245 @@ void dense(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T>& f
     finish.all();
 }
 
+// ---- skipping ----------------------------------------------------------------------------------
+
+constexpr size_t kWordBits = 64;
+
+// Rows that share one packing of a tile: their partial sums stay in L2.
+constexpr size_t kSkipRows = 1024;
+constexpr size_t kKeptRows = 512;
+constexpr size_t kKeptBlocks = 2;  // blocks of 64 columns that reuse a chunk of those rows
+
+// Rows taken on at once, so that what is made for them stays small whatever the number of rows.
+template <class T>
+size_t rows_at_once(size_t k) {
+    constexpr size_t kElements = size_t{1} << 21;
+    return std::max(kSkipRows, kElements / std::max<size_t>(1, k) / kSkipRows * kSkipRows);
+}
+
+// A band of rows of a, made contiguous along k if it is not.
+template <class T>
+class ContiguousRows {
+  public:
+    ContiguousRows(Matrix<const T> a)
+        : memory_(Slot::kRows, a.col_stride == 1 ? 0 : a.rows * a.cols), source_(a), rows_(a) {
+        if (a.col_stride == 1) return;
+        if (memory_.get() == nullptr) throw std::bad_alloc();
+        rows_ = {memory_.get(), a.rows, a.cols, static_cast<ptrdiff_t>(a.cols), 1};
+    }
+    // To be called once for every row before it is read.
+    void fill(const ProductKernels<T>& kern, size_t i, size_t m) const {
+        if (source_.col_stride != 1)
+            kern.copy(m, source_.cols, source_.at(i, 0), source_.row_stride, source_.col_stride,
+                      const_cast<T*>(rows_.at(i, 0)), rows_.row_stride);
+    }
+    const Matrix<const T>& rows() const { return rows_; }
+
+  private:
+    Scratch<T> memory_;
+    Matrix<const T> source_, rows_;
+};
+
+// c = a b and the epilogue, skipping the zeros of a.  Any strides.
+template <class T>
+void skip_a(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T>& finish,
+            bool fused) {
+    const ProductKernels<T>& kern = finish.kernels;
+    const size_t n = c.cols, k = a.cols;
+    const size_t words = ceil_div(k, kWordBits);
+    const size_t width = even_piece(n, kern.skip_width, kern.lanes);
+    const size_t tiles = ceil_div(n, width);
+    MemoryCheck memory;
+
+    for (size_t i0 = 0; i0 < c.rows; i0 += rows_at_once<T>(k)) {
+        const size_t m = std::min(rows_at_once<T>(k), c.rows - i0);
+        const ContiguousRows<T> x(a.block(i0, 0, m, k));
+        const Scratch<std::uint64_t> nonzero(Slot::kWords, words * m);  // [words][m]
+        if (!memory(nonzero.get())) memory.rethrow();
+        const size_t band = even_piece(m, kSkipRows / 8, 16);
+        for_each_task(ceil_div(m, band), num_threads() == 1, [&](size_t task) {
+            const size_t i = task * band, rows = std::min(band, m - i);
+            x.fill(kern, i, rows);
+            for (size_t w = 0; w < words; ++w)
+                kern.nonzero_words(rows, std::min(kWordBits, k - w * kWordBits),
+                                   x.rows().at(i, w * kWordBits), x.rows().row_stride,
+                                   nonzero.get() + w * m + i);
+        });
+
+        const size_t height = even_piece(m, kSkipRows, 1);
+        for_each_task(ceil_div(m, height) * tiles, num_threads() == 1, [&](size_t task) {
+            const size_t i = task / tiles * height, rows = std::min(height, m - i);
+            const size_t j = task % tiles * width, cols = std::min(width, n - j);
+            const size_t padded = round_up(cols, kern.lanes);
+            const Scratch<T> tile(Slot::kTaskTile, kWordBits * width);
+            const Scratch<T> sums(Slot::kTask, height * width);
+            if (!memory(tile.get()) || !memory(sums.get())) return;
+            if (padded != cols) std::fill_n(tile.get(), kWordBits * padded, T{0});
+            const auto ld = static_cast<ptrdiff_t>(padded);
+            const Matrix<T> to = c.block(i0 + i, j, rows, cols);
+            const bool direct = padded == cols && to.col_stride == 1;
+            for (size_t w = 0; w < words; ++w) {
+                const size_t p = w * kWordBits;
+                kern.copy(std::min(kWordBits, k - p), cols, b.at(p, j), b.row_stride, b.col_stride,
+                          tile.get(), ld);
+                const bool last = direct && w + 1 == words;
+                kern.multiply_skipping(rows, padded, nonzero.get() + w * m + i, x.rows().at(i, p),
+                                       x.rows().row_stride, tile.get(),
+                                       w == 0 ? nullptr : sums.get(), ld,
+                                       last ? to.data : sums.get(), last ? to.row_stride : ld);
+            }
+            if (!direct) copy_matrix(kern, Matrix<const T>{sums.get(), rows, cols, ld, 1}, to);
+            if (fused) finish(i0 + i, j, rows, cols);
+        });
+        memory.rethrow();
+    }
+    if (!fused) finish.all();
+}
+
+// c = a b and the epilogue, only where the epilogue's bits are 1; c's columns are contiguous.
+template <class T>
+void keep_only(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T>& finish) {
+    const ProductKernels<T>& kern = finish.kernels;
+    const size_t n = c.cols, k = a.cols;
+    const size_t depth = even_piece(k, kern.kept_depth, kern.lanes);
+    const size_t chunks = ceil_div(k, depth);
+    const size_t blocks = ceil_div(n, kWordBits), groups = ceil_div(blocks, kKeptBlocks);
+    const size_t ld_sums = kWordBits + kSumsSlack;
+    const Matrix<const T> bt = b.transposed();
+    MemoryCheck memory;
+
+    for (size_t i0 = 0; i0 < c.rows; i0 += rows_at_once<T>(k)) {
+        const size_t m = std::min(rows_at_once<T>(k), c.rows - i0);
+        const ContiguousRows<T> x(a.block(i0, 0, m, k));
+        if (a.col_stride != 1) {
+            const size_t band = even_piece(m, kSkipRows / 8, 16);
+            for_each_task(ceil_div(m, band), num_threads() == 1, [&](size_t task) {
+                x.fill(kern, task * band, std::min(band, m - task * band));
+            });
+        }
+        const size_t height = even_piece(m, kKeptRows, 1);
+        for_each_task(ceil_div(m, height) * groups, num_threads() == 1, [&](size_t task) {
+            const size_t i = task / groups * height, rows = std::min(height, m - i);
+            const size_t first = task % groups * kKeptBlocks;
+            const size_t count = std::min(kKeptBlocks, blocks - first);
+            const size_t tail = k - (chunks - 1) * depth;  // of the last chunk, maybe not vectors
+            const Scratch<T> tile(Slot::kTaskTile, kWordBits * depth + height * depth);
+            const Scratch<T> sums(Slot::kTask, count * height * ld_sums);
+            const Scratch<std::uint64_t> kept(Slot::kTaskWords, count * height);
+            if (!memory(tile.get()) || !memory(sums.get()) || !memory(kept.get())) return;
+            const auto block_cols = [&](size_t g) {
+                return std::min(kWordBits, n - (first + g) * kWordBits);
+            };
+            for (size_t g = 0; g < count; ++g)
+                kern.mask_words(rows, block_cols(g), finish.epilogue.bits,
+                                finish.epilogue.bit + (i0 + i) * finish.epilogue.bit_stride +
+                                    (first + g) * kWordBits,
+                                finish.epilogue.bit_stride, kept.get() + g * height);
+            for (size_t chunk = 0; chunk < chunks; ++chunk) {
+                const size_t p = chunk * depth;
+                const size_t ks = chunk + 1 < chunks ? depth : tail;
+                const size_t padded = round_up(ks, kern.lanes);
+                const auto ld = static_cast<ptrdiff_t>(padded);
+                const T* from = x.rows().at(i, p);
+                ptrdiff_t ld_from = x.rows().row_stride;
+                if (padded != ks) {  // zeros after the end of k, on both sides
+                    T* copied = tile.get() + kWordBits * depth;
+                    std::fill_n(tile.get(), kWordBits * padded + rows * padded, T{0});
+                    copied = tile.get() + kWordBits * padded;
+                    kern.copy(rows, ks, from, ld_from, 1, copied, ld);
+                    from = copied;
+                    ld_from = ld;
+                }
+                for (size_t g = 0; g < count; ++g) {
+                    kern.copy(block_cols(g), ks, bt.at((first + g) * kWordBits, p), bt.row_stride,
+                              bt.col_stride, tile.get(), ld);
+                    kern.multiply_kept(rows, padded, kept.get() + g * height, from, ld_from,
+                                       tile.get(), sums.get() + g * height * ld_sums, ld_sums,
+                                       chunk == 0);
+                }
+            }
+            for (size_t g = 0; g < count; ++g) {
+                const size_t j = (first + g) * kWordBits;
+                kern.spread(rows, block_cols(g), kept.get() + g * height,
+                            sums.get() + g * height * ld_sums, ld_sums, c.at(i0 + i, j),
+                            c.row_stride);
+                finish(i0 + i, j, rows, block_cols(g));
+            }
+        });
+        memory.rethrow();
+    }
+}
+
+// ---- the choice --------------------------------------------------------------------------------
+
+// The share of elements that are not zero, from some of the rows: enough for a choice.
+template <class T>
+double density(const ProductKernels<T>& kern, Matrix<const T> a) {
+    if (a.col_stride != 1) a = a.transposed();
+    if (a.col_stride != 1) return 1;  // no kernel reads such a matrix fast
+    constexpr size_t kSample = 65536;
+    const size_t step = std::max<size_t>(1, a.rows * a.cols / kSample);
+    size_t count = 0, rows = 0;
+    std::uint64_t word;
+    for (size_t i = 0; i < a.rows; i += step, ++rows)
+        for (size_t j = 0; j < a.cols; j += kWordBits)
+            count += kern.nonzero_words(1, std::min(kWordBits, a.cols - j), a.at(i, j), 0, &word);
+    return static_cast<double>(count) / static_cast<double>(rows * a.cols);
+}
+
+// The share of ones in a packed mask of n bits, likewise.
+inline double bit_density(const std::uint8_t* bits, size_t n) {
+    constexpr size_t kSample = 8192;
+    const size_t bytes = n / 8;
+    if (bytes == 0) return 1;
+    const size_t step = std::max<size_t>(1, bytes / kSample);
+    size_t count = 0, seen = 0;
+    for (size_t b = 0; b < bytes; b += step, ++seen)
+        for (unsigned byte = bits[b]; byte != 0; byte &= byte - 1) ++count;
+    return static_cast<double>(count) / static_cast<double>(8 * seen);
+}
+
+enum class Way { kDense, kSkipA, kSkipB, kKeep };
+
+template <class T>
+Way choose(Matrix<const T> a, Matrix<const T> b, const Finish<T>& finish, Skip skip) {
+    const ProductKernels<T>& kern = finish.kernels;
+    const size_t m = a.rows, k = a.cols, n = b.cols;
+    if (m < 16 || n < 16 || k < 32) return Way::kDense;
+    Way best = Way::kDense;
+    double cost = 0.75;
+    const auto offer = [&](Way way, double d) {
+        if (d < cost) {
+            cost = d;
+            best = way;
+        }
+    };
+    if (skip.a) offer(Way::kSkipA, density(kern, a));
+    if (skip.b) offer(Way::kSkipB, density(kern, b));
+    if (finish.epilogue.bits != nullptr)
+        offer(Way::kKeep, bit_density(finish.epilogue.bits, m * n));
+    return best;
+}
+
+template <class T>
+void compute(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T>& finish,
+             Skip skip) {
+    const Finish<T> nothing{finish.kernels, c, {}, false, nullptr};
+    const bool choice = (skip.a || skip.b || finish.epilogue.bits != nullptr) && a.cols != 0;
+    switch (choice ? choose(a, b, finish, skip) : Way::kDense) {
+        case Way::kDense:
+            return dense(a, b, c, finish);
+        case Way::kSkipA:
+            return skip_a(a, b, c, finish, true);
+        case Way::kSkipB: {
+            skip_a(b.transposed(), a.transposed(), c.transposed(), nothing, false);
+            return finish.all();
+        }
+        case Way::kKeep:
+            return keep_only(a, b, c, finish);
+    }
+}
+
 // The sum of one output again, without the terms that may be skipped.
 template <class T>
 T sum_without_zeros(Matrix<const T> a, Matrix<const T> b, size_t i, size_t j, Skip skip) {
@@ -330,7 +569,7 @@ void product(Matrix<const T> a, Matrix<const T> b, Matrix<T> out, const Epilogue
                : Matrix<T>{rows.get(), out.rows, out.cols, static_cast<ptrdiff_t>(out.cols), 1};
     std::atomic<bool> saw_nan{false};
     const Finish<T> finish{kern, to, epilogue, needed, &saw_nan};
-    dense(a, b, to, finish);
+    compute(a, b, to, finish, skip);
     if (skipping && saw_nan.load(std::memory_order_relaxed)) repair_nan(a, b, finish, skip);
     if (!direct) copy_matrix(kern, read_only(to), out);
 }

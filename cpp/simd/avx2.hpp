@@ -234,6 +234,17 @@ struct Vec<float> {
         return _mm256_and_ps(v, _mm256_castsi256_ps(_mm256_cmpeq_epi32(set, lane)));
     }
 
+    // Lane l is the next of from[] where bit l is 1, else +0.0; from[] has at least kLanes
+    // elements.
+    static Reg expand(std::uint64_t bits, const float* from) {
+        float lanes[kLanes];
+        for (std::size_t l = 0; l < kLanes; ++l, bits >>= 1) {
+            lanes[l] = bits & 1 ? *from : 0;
+            from += bits & 1;
+        }
+        return load(lanes);
+    }
+
     static void transpose(Reg (&r)[kLanes]) {
         Reg d[8], e[8];
         for (int i = 0; i < 8; i += 2) {
@@ -309,6 +320,15 @@ struct Vec<double> {
         const __m256i set =
             _mm256_and_si256(_mm256_set1_epi64x(static_cast<long long>(bits)), lane);
         return _mm256_and_pd(v, _mm256_castsi256_pd(_mm256_cmpeq_epi64(set, lane)));
+    }
+
+    static Reg expand(std::uint64_t bits, const double* from) {
+        double lanes[kLanes];
+        for (std::size_t l = 0; l < kLanes; ++l, bits >>= 1) {
+            lanes[l] = bits & 1 ? *from : 0;
+            from += bits & 1;
+        }
+        return load(lanes);
     }
 
     static void transpose(Reg (&r)[kLanes]) {

@@ -206,6 +206,12 @@ struct Vec<float> {
         return _mm512_maskz_mov_ps(static_cast<__mmask16>(bits), v);
     }
 
+    // Lane l is the next of from[] where bit l is 1, else +0.0; from[] has at least kLanes
+    // elements.
+    static Reg expand(std::uint64_t bits, const float* from) {
+        return _mm512_maskz_expand_ps(static_cast<__mmask16>(bits), load(from));
+    }
+
     static void transpose(Reg (&r)[kLanes]) {
         __m512d d[16];
         for (int i = 0; i < 16; i += 2) {
@@ -277,6 +283,10 @@ struct Vec<double> {
     }
     static Reg keep(std::uint64_t bits, Reg v) {
         return _mm512_maskz_mov_pd(static_cast<__mmask8>(bits), v);
+    }
+
+    static Reg expand(std::uint64_t bits, const double* from) {
+        return _mm512_maskz_expand_pd(static_cast<__mmask8>(bits), load(from));
     }
 
     static void transpose(Reg (&r)[kLanes]) {

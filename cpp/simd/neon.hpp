@@ -206,6 +206,17 @@ struct Vec<float> {
         return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(v), set));
     }
 
+    // Lane l is the next of from[] where bit l is 1, else +0.0; from[] has at least kLanes
+    // elements.
+    static Reg expand(std::uint64_t bits, const float* from) {
+        float lanes[kLanes];
+        for (std::size_t l = 0; l < kLanes; ++l, bits >>= 1) {
+            lanes[l] = bits & 1 ? *from : 0;
+            from += bits & 1;
+        }
+        return load(lanes);
+    }
+
     static void transpose(Reg (&r)[kLanes]) {
         const float64x2_t a = vreinterpretq_f64_f32(vtrn1q_f32(r[0], r[1]));
         const float64x2_t b = vreinterpretq_f64_f32(vtrn2q_f32(r[0], r[1]));
@@ -263,6 +274,15 @@ struct Vec<double> {
         return vreinterpretq_f64_u64(vandq_u64(vreinterpretq_u64_f64(v), set));
     }
 
+    static Reg expand(std::uint64_t bits, const double* from) {
+        double lanes[kLanes];
+        for (std::size_t l = 0; l < kLanes; ++l, bits >>= 1) {
+            lanes[l] = bits & 1 ? *from : 0;
+            from += bits & 1;
+        }
+        return load(lanes);
+    }
+
     static void transpose(Reg (&r)[kLanes]) {
         const Reg a = r[0];
         r[0] = vtrn1q_f64(a, r[1]);
@@ -280,7 +300,7 @@ struct Vec<double> {
 };
 
 inline int trailing_zeros(std::uint64_t w) {
-    return __builtin_ctzll(w);
+    return w == 0 ? 64 : __builtin_ctzll(w);
 }
 inline int popcount(std::uint64_t w) {
     return __builtin_popcountll(w);

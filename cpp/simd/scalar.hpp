@@ -326,6 +326,17 @@ struct Vec {
         return v;
     }
 
+    // Lane l is the next of from[] where bit l is 1, else +0.0; from[] has at least kLanes
+    // elements.
+    static Reg expand(std::uint64_t bits, const T* from) {
+        T lanes[kLanes];
+        for (std::size_t l = 0; l < kLanes; ++l, bits >>= 1) {
+            lanes[l] = bits & 1 ? *from : 0;
+            from += bits & 1;
+        }
+        return load(lanes);
+    }
+
     static void transpose(Reg (&r)[kLanes]) {
         for (std::size_t i = 0; i < kLanes; ++i)
             for (std::size_t j = 0; j < i; ++j) {

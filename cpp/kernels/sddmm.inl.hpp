@@ -1,0 +1,108 @@
+// Products that compute only the outputs a mask keeps, for one instruction set.
+//
+// A chunk of a row of the left operand is held in registers; the kept outputs of 64 columns are
+// taken kSums at a time, each a dot product with a row of a tile that stays in L1.  The sums of a
+// row are stored side by side and spread to their columns at the end.
+#pragma once
+
+#include "kernels/gemm.inl.hpp"
+
+namespace {
+namespace product {
+
+// 64 columns of as many k take 24 KB, which leaves some of L1 to the rows that pass over them.
+template <class T>
+constexpr std::size_t kKeptVectors = min(384 / sizeof(T) / simd::Vec<T>::kLanes, 12);
+
+// words[i] = the bits of columns [0, count) of row i, whose first bit is at bit + i * bit_stride.
+inline void mask_words(std::size_t rows, std::size_t count, const std::uint8_t* bits,
+                       std::size_t bit, std::size_t bit_stride, std::uint64_t* words) {
+    for (std::size_t i = 0; i < rows; ++i) words[i] = read_bits(bits, bit + i * bit_stride, count);
+}
+
+// sums[i * ld_sums + c] += the c-th kept output of row i over k vectors; `first` starts from 0.
+// Writes up to kSums - 1 elements after the last.
+template <class T, std::size_t K>
+void kept_tile(std::size_t rows, const std::uint64_t* words, const T* a, std::ptrdiff_t lda,
+               const T* tile, T* sums, std::size_t ld_sums, bool first) {
+    using V = simd::Vec<T>;
+    constexpr std::size_t L = V::kLanes, G = V::kSums;
+    for (; rows != 0; --rows, a += lda, sums += ld_sums) {
+        for (std::size_t p = 0; p < K * L; p += 64 / sizeof(T)) simd::prefetch(a + lda + p);
+        typename V::Reg x[K];
+        for (std::size_t p = 0; p < K; ++p) x[p] = V::load(a + p * L);
+        std::uint64_t word = *words++;
+        for (T* to = sums; word != 0; to += G) {
+            const T* row[G];
+            for (std::size_t g = 0; g < G; ++g) {
+                // Past the last bit the index is that of any row; its sum is never read.
+                row[g] = tile + static_cast<std::size_t>(simd::trailing_zeros(word) & 63) * (K * L);
+                word &= word - 1;
+            }
+            typename V::Reg acc[G];
+            for (std::size_t g = 0; g < G; ++g) acc[g] = V::mul(x[0], V::load(row[g]));
+            for (std::size_t p = 1; p < K; ++p)
+                for (std::size_t g = 0; g < G; ++g)
+                    acc[g] = V::fma(x[p], V::load(row[g] + p * L), acc[g]);
+            if (first)
+                for (std::size_t g = 0; g < G; ++g) to[g] = 0;
+            V::sums(acc, to);
+        }
+    }
+}
+
+template <class T>
+using KeptFn = void (*)(std::size_t, const std::uint64_t*, const T*, std::ptrdiff_t, const T*, T*,
+                        std::size_t, bool);
+
+template <class T>
+struct KeptTiles {
+    KeptFn<T> fn[kKeptVectors<T>];
+};
+
+template <class T, std::size_t K = kKeptVectors<T>>
+constexpr void fill_kept_tiles(KeptTiles<T>& tiles) {
+    tiles.fn[K - 1] = &kept_tile<T, K>;
+    if constexpr (K > 1) fill_kept_tiles<T, K - 1>(tiles);
+}
+
+template <class T>
+constexpr KeptTiles<T> make_kept_tiles() {
+    KeptTiles<T> tiles{};
+    fill_kept_tiles(tiles);
+    return tiles;
+}
+
+template <class T>
+constexpr KeptTiles<T> kKeptTiles = make_kept_tiles<T>();
+
+template <class T>
+void multiply_kept(std::size_t rows, std::size_t depth, const std::uint64_t* words, const T* a,
+                   std::ptrdiff_t lda, const T* tile, T* sums, std::size_t ld_sums, bool first) {
+    kKeptTiles<T>.fn[depth / simd::Vec<T>::kLanes - 1](rows, words, a, lda, tile, sums, ld_sums,
+                                                       first);
+}
+
+// c[i, j] = the next of row i's sums where bit j of words[i] is 1, else 0, for j < cols.
+template <class T>
+void spread(std::size_t rows, std::size_t cols, const std::uint64_t* words, const T* sums,
+            std::size_t ld_sums, T* c, std::ptrdiff_t ldc) {
+    using V = simd::Vec<T>;
+    constexpr std::size_t L = V::kLanes;
+    constexpr std::uint64_t kAll = (std::uint64_t{1} << L) - 1;
+    for (; rows != 0; --rows, sums += ld_sums, c += ldc) {
+        std::uint64_t word = *words++;
+        const T* from = sums;
+        for (std::size_t j = 0; j < cols; j += L, word >>= L) {
+            const typename V::Reg v = V::expand(word & kAll, from);
+            from += simd::popcount(word & kAll);
+            if (j + L <= cols)
+                V::store(c + j, v);
+            else
+                V::store_n(c + j, v, cols - j);
+        }
+    }
+}
+
+}  // namespace product
+}  // namespace
