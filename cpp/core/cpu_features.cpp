@@ -1,49 +1,85 @@
 #include "core/cpu_features.hpp"
 
-#if defined(_MSC_VER) && defined(_M_X64)
+#if defined(__x86_64__) || defined(_M_X64)
+#define DROPWISE_X86_64 1
+#include <cstdint>
+#if defined(_MSC_VER)
 #include <intrin.h>
+#else
+#include <cpuid.h>
+#endif
 #endif
 
 namespace dropwise {
 namespace {
 
-#if defined(_MSC_VER) && defined(_M_X64)
-bool msvc_supports(bool avx512) noexcept {
-    int r[4];
-    __cpuid(r, 1);
-    const bool fma = r[2] >> 12 & 1, osxsave = r[2] >> 27 & 1, f16c = r[2] >> 29 & 1;
-    if (!(fma && osxsave && f16c)) return false;
-    const unsigned long long xcr0 = _xgetbv(0);
-    if ((xcr0 & 6) != 6) return false;
-    __cpuidex(r, 7, 0);
-    const bool bmi1 = r[1] >> 3 & 1, avx2 = r[1] >> 5 & 1, bmi2 = r[1] >> 8 & 1;
-    if (!(bmi1 && avx2 && bmi2)) return false;
-    if (!avx512) return true;
-    const bool f = r[1] >> 16 & 1, dq = r[1] >> 17 & 1, cd = r[1] >> 28 & 1, bw = r[1] >> 30 & 1,
-               vl = r[1] >> 31 & 1;
-    return (xcr0 & 0xE6) == 0xE6 && f && dq && cd && bw && vl;
+#if defined(DROPWISE_X86_64)
+
+struct Cpuid {
+    std::uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;  // all zero for a leaf the CPU does not have
+};
+
+Cpuid cpuid(std::uint32_t leaf) noexcept {
+    Cpuid r;
+#if defined(_MSC_VER)
+    int v[4];
+    __cpuid(v, static_cast<int>(leaf & 0x80000000u));
+    if (static_cast<std::uint32_t>(v[0]) < leaf) return r;
+    __cpuidex(v, static_cast<int>(leaf), 0);
+    r.eax = v[0], r.ebx = v[1], r.ecx = v[2], r.edx = v[3];
+#else
+    __get_cpuid_count(leaf, 0, &r.eax, &r.ebx, &r.ecx, &r.edx);
+#endif
+    return r;
 }
+
+// Which register files the operating system saves: bit 1 xmm, 2 ymm, 5 to 7 masks and zmm.
+std::uint32_t saved_registers() noexcept {
+#if defined(_MSC_VER)
+    return static_cast<std::uint32_t>(_xgetbv(0));
+#else
+    std::uint32_t low, high;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return low;
+#endif
+}
+
+constexpr bool has(std::uint32_t word, std::uint32_t bits) {
+    return (word & bits) == bits;
+}
+
+constexpr std::uint32_t bit(int n) {
+    return std::uint32_t{1} << n;
+}
+
+// The compilers' own tests (__builtin_cpu_supports) know fewer names in some releases.
+bool x86_supports(std::string_view isa) noexcept {
+    const std::uint32_t leaf1 = cpuid(1).ecx;
+    constexpr std::uint32_t kFma = bit(12), kPopcnt = bit(23), kOsxsave = bit(27), kF16c = bit(29);
+    if (!has(leaf1, kFma | kPopcnt | kOsxsave | kF16c)) return false;
+    const std::uint32_t saved = saved_registers();
+    const std::uint32_t leaf7 = cpuid(7).ebx;
+    constexpr std::uint32_t kBmi1 = bit(3), kAvx2 = bit(5), kBmi2 = bit(8);
+    constexpr std::uint32_t kLzcnt = bit(5);
+    const bool avx2 = has(saved, 0x06) && has(leaf7, kBmi1 | kAvx2 | kBmi2) &&
+                      has(cpuid(0x80000001u).ecx, kLzcnt);
+    if (isa == "avx2") return avx2;
+    constexpr std::uint32_t kAvx512 =
+        bit(16) | bit(17) | bit(28) | bit(30) | bit(31);  // F DQ CD BW VL
+    return isa == "avx512" && avx2 && has(saved, 0xE6) && has(leaf7, kAvx512);
+}
+
 #endif
 
 }  // namespace
 
 bool cpu_supports(std::string_view isa) noexcept {
     if (isa == "scalar" || isa == "neon") return true;  // built only where they are the baseline
-#if defined(__x86_64__) && defined(__GNUC__)
-    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                      __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi") &&
-                      __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt") &&
-                      __builtin_cpu_supports("lzcnt");
-    if (isa == "avx2") return avx2;
-    if (isa == "avx512")
-        return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-               __builtin_cpu_supports("avx512cd");
-#elif defined(_MSC_VER) && defined(_M_X64)
-    if (isa == "avx2") return msvc_supports(false);
-    if (isa == "avx512") return msvc_supports(true);
-#endif
+#if defined(DROPWISE_X86_64)
+    return x86_supports(isa);
+#else
     return false;
+#endif
 }
 
 }  // namespace dropwise
