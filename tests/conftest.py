@@ -37,8 +37,7 @@ def _isas() -> list[str]:
 @contextlib.contextmanager
 def _active_backend(name: str) -> Iterator[None]:
     require({"native": "dropwise._native", "numba": "numba"}[name])
-    use_backend = getattr(dw, "use_backend", None)
-    with use_backend(name) if use_backend else contextlib.nullcontext():
+    with dw.use_backend(name):
         yield
 
 
@@ -67,15 +66,7 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     for axis in ("backend", "isa"):  # they choose whose threads these are
         if axis in request.fixturenames:
             request.getfixturevalue(axis)
-    set_num_threads, num_threads = _thread_functions()
-    before = num_threads()
-    set_num_threads(request.param)
+    before = dw.get_num_threads()
+    dw.set_num_threads(request.param)
     yield request.param
-    set_num_threads(before)
-
-
-def _thread_functions():
-    if hasattr(dw, "set_num_threads"):
-        return dw.set_num_threads, dw.get_num_threads
-    native = require("dropwise._native")
-    return native.set_num_threads, native.num_threads
+    dw.set_num_threads(before)

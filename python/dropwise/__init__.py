@@ -7,6 +7,7 @@ from dropwise._backends import (
     set_num_threads,
     use_backend,
 )
+from dropwise._config import show_config
 from dropwise.layers import Dense, Dropout, Layer, ReLU, Sequential
 from dropwise.losses import MeanSquaredError, SoftmaxCrossEntropy
 from dropwise.optimizers import SGD, Adam
@@ -30,5 +31,6 @@ __all__ = [
     "get_num_threads",
     "random",
     "set_num_threads",
+    "show_config",
     "use_backend",
 ]

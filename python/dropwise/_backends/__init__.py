@@ -10,6 +10,7 @@ from dropwise._backends.protocol import Backend
 
 # Best first: the first one that can be loaded is the default.
 _CLASSES = {"native": "NativeBackend", "numba": "NumbaBackend"}
+NAMES = tuple(_CLASSES)
 
 _loaded: dict[str, Backend] = {}
 _in_context: ContextVar[Backend | None] = ContextVar("dropwise_backend", default=None)

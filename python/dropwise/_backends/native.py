@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
-from dropwise import _native
+import sys
+from pathlib import Path
+
+try:
+    from dropwise import _native
+except ImportError as error:
+    why = Path(__file__).parents[1] / "_no_native.txt"  # left there by an install without it
+    if why.exists():
+        raise ImportError(why.read_text(encoding="utf-8").strip()) from error
+    raise
+
+# An environment variable that asks for what there is not is a ValueError here, at the first use.
+_native.num_threads()
+_native.active_isa()
+
+if "threadpoolctl" in sys.modules:
+    from dropwise import _threadpoolctl  # noqa: F401 - registers the pool
 
 
 class NativeBackend:
