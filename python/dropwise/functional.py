@@ -582,6 +582,11 @@ def apply_relu(x: Array, out: Array | None) -> tuple[Array, Bits]:
 # ---- products on checked arguments ---------------------------------------------------------------
 
 
+def sum_rows(x: Array) -> Array:
+    """The sum of a matrix's rows, as a product: several times faster than NumPy's sum of axis 0."""
+    return matmul(np.ones((1, len(x)), x.dtype), x, skip_zeros=False)[0]
+
+
 def as_rows(
     x: ArrayLike, dtype: DTypeLike, features: int, who: object
 ) -> tuple[Array, tuple[int, ...]]:

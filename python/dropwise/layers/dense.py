@@ -205,7 +205,7 @@ class Dense(Layer):
 
     def finish_gradients(self, dy: Array) -> None:
         """Set ``grad_bias``, then add regularisation to it and to ``grad_weight``."""
-        self.grad_bias[...] = dy.sum(axis=0, dtype=self._wide)
+        self.grad_bias[...] = functional.sum_rows(dy)
         for penalty_1, penalty_2, value, gradient in self._penalties():
             if penalty_2:
                 gradient += (2.0 * penalty_2) * value

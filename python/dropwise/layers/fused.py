@@ -206,7 +206,9 @@ class Group:
             backend.matmul(x.values.T, dz, part, None, False, skip)
             dense.grad_weight[...] = 0
             dense.grad_weight[rows, kept] = part
-            dense.finish_gradients(spread(dz.sum(axis=0)[None, :], columns, dense.out_features))
+            dense.finish_gradients(
+                spread(functional.sum_rows(dz)[None, :], columns, dense.out_features)
+            )
         if not want_dx:
             return None
         shape = x.values.shape

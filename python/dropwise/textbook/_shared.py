@@ -1,0 +1,52 @@
+"""What the three modules share: keys from NumPy's global generator, and masks that are arrays."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from dropwise import functional
+from dropwise._backends.protocol import Array, Bits
+
+
+def fresh_key() -> int:
+    """A key for one forward call, so that ``np.random.seed`` fixes masks as in the texts."""
+    return int.from_bytes(np.random.bytes(8), "little")  # noqa: NPY002 - the texts' generator
+
+
+class Made(NamedTuple):
+    """What a forward call leaves for backward."""
+
+    bits: Bits  # packed, 1 = passed
+    shape: tuple[int, ...]
+    scale: float = 1.0  # of what passed
+
+
+def drop(x: ArrayLike, rate: float, scaling: str) -> tuple[Array, Made]:
+    """Dropout in training, with a mask of its own at each call."""
+    x = functional.as_input(x, keep_integers=scaling == "vanilla")
+    mask_rate, scale = functional.rate_and_scale(
+        functional.check_rate(rate), scaling, True, x.dtype
+    )
+    bits = np.empty((x.size + 7) >> 3, np.uint8)
+    y = functional.apply_dropout(x, None, bits, mask_rate, scale, fresh_key(), 0, 0, None)
+    return y, Made(bits, x.shape, scale)
+
+
+def gate(dy: ArrayLike, bits: Bits, shape: tuple[int, ...], scale: float = 1.0) -> Array:
+    """``scale * dy`` where the packed mask over `shape` keeps, +0.0 elsewhere."""
+    dy = functional.as_input(dy, keep_integers=True)
+    if dy.shape != shape:
+        raise ValueError(f"backward got a gradient of shape {dy.shape}; forward gave {shape}")
+    return functional.apply_mask(dy, None, bits, scale, None)
+
+
+def multiply_kept(x: ArrayLike, mask: ArrayLike) -> Array:
+    """``x * mask`` for a mask that a script has seen or set: of x's dtype, and 0 where it is 0."""
+    x, mask = np.asarray(x), np.asarray(mask)
+    dtype = np.result_type(x, mask) if x.dtype.kind in "biu" else x.dtype
+    y = np.zeros(np.broadcast_shapes(x.shape, mask.shape), dtype)
+    np.multiply(x, mask, out=y, where=mask != 0, casting="same_kind")
+    return y

@@ -1,0 +1,132 @@
+"""The course's functions for dropout and fully connected layers over this package.
+
+Put ``from dropwise.textbook.cs231n import *`` under the ``import`` lines of ``cs231n/layers.py``'s
+users: ``cs231n/layer_utils.py`` and ``cs231n/classifiers/fc_net.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from dropwise import functional
+from dropwise._backends.protocol import Array
+from dropwise.random import key_from_seed
+from dropwise.textbook._shared import fresh_key, gate, multiply_kept
+
+__all__ = [
+    "affine_backward",
+    "affine_forward",
+    "affine_relu_backward",
+    "affine_relu_forward",
+    "dropout_backward",
+    "dropout_forward",
+    "relu_backward",
+    "relu_forward",
+]
+
+DropoutCache: TypeAlias = "tuple[Mapping[str, Any], Array | None]"
+AffineCache: TypeAlias = "tuple[Array, Array, Array]"
+
+
+def dropout_forward(
+    x: Array, dropout_param: Mapping[str, Any], *, p_is: str = "keep"
+) -> tuple[Array, DropoutCache]:
+    """Inverted dropout.
+
+    Parameters
+    ----------
+    x : ndarray
+    dropout_param : mapping
+        "p", the probability that an element is **kept**, as in recent editions of the course;
+        "mode", "train" or "test"; "seed", optional: fixes the mask.
+    p_is : {"keep", "drop"}
+        "drop" for an old edition, where "p" was the probability that an element is dropped.  All of
+        such a script is switched by
+        ``dropout_forward = functools.partial(cs231n.dropout_forward, p_is="drop")``.
+
+    Returns
+    -------
+    out : ndarray, shape and dtype of `x`
+    cache : (dropout_param, mask)
+        The mask has the values that multiplied `x`: 0, or 1 over the probability of keeping.  It is
+        None in test mode.
+
+    Notes
+    -----
+    "seed" decides this mask and leaves NumPy's global generator alone, which the course's own
+    functions seed.  Without "seed" the key comes from that generator, so that ``np.random.seed``
+    repeats a run.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dropwise.textbook.cs231n import dropout_backward, dropout_forward
+    >>> out, cache = dropout_forward(np.ones(8), {"mode": "train", "p": 0.25, "seed": 123})
+    >>> sorted(set(out))
+    [0.0, 4.0]
+    >>> bool((dropout_backward(np.ones(8), cache) == out).all())
+    True
+    """
+    p, mode = float(dropout_param["p"]), dropout_param["mode"]
+    if p_is not in ("keep", "drop"):
+        raise ValueError(f"p_is must be 'keep' or 'drop', got {p_is!r}")
+    if not 0.0 <= p <= 1.0:
+        raise ValueError(f"dropout_param['p'] must be in [0, 1], got {p!r}")
+    if mode == "test":
+        return x, (dropout_param, None)
+    if mode != "train":
+        raise ValueError(f"dropout_param['mode'] must be 'train' or 'test', got {mode!r}")
+    rate = 1.0 - p if p_is == "keep" else p
+    seed = dropout_param.get("seed")
+    key = fresh_key() if seed is None else key_from_seed(seed)
+    out = functional.dropout(x, rate, key=key)
+    mask = functional.dropout(np.ones_like(out), rate, key=key)
+    return out.astype(x.dtype, copy=False), (dropout_param, mask)
+
+
+def dropout_backward(dout: Array, cache: DropoutCache) -> Array:
+    """The gradient with respect to `x`: `dout` times the mask, or `dout` itself in test mode."""
+    mask = cache[1]
+    return dout if mask is None else multiply_kept(dout, mask)
+
+
+def affine_forward(x: Array, w: Array, b: Array) -> tuple[Array, AffineCache]:
+    """``x.reshape(N, D) @ w + b``, and the cache (x, w, b)."""
+    return functional.matmul(x.reshape(x.shape[0], -1), w, bias=b), (x, w, b)
+
+
+def affine_backward(dout: Array, cache: AffineCache) -> tuple[Array, Array, Array]:
+    """Gradients with respect to x, w and b."""
+    x, w, _ = cache
+    dx = functional.matmul(dout, w.T).reshape(x.shape)
+    dw = functional.matmul(x.reshape(x.shape[0], -1).T, dout)
+    return dx, dw, functional.sum_rows(dout)
+
+
+def relu_forward(x: Array) -> tuple[Array, Array]:
+    """``max(x, 0)``, and the cache x."""
+    return functional.relu(x), x
+
+
+def relu_backward(dout: Array, cache: Array) -> Array:
+    """`dout` where x was positive, 0 elsewhere."""
+    _, bits = functional.apply_relu(functional.as_input(cache, keep_integers=True), None)
+    return gate(dout, bits, cache.shape)
+
+
+def affine_relu_forward(x: Array, w: Array, b: Array) -> tuple[Array, tuple[AffineCache, Array]]:
+    """An affine layer followed by ReLU."""
+    a, fc_cache = affine_forward(x, w, b)
+    out, relu_cache = relu_forward(a)
+    return out, (fc_cache, relu_cache)
+
+
+def affine_relu_backward(
+    dout: Array, cache: tuple[AffineCache, Array]
+) -> tuple[Array, Array, Array]:
+    """Gradients with respect to x, w and b of `affine_relu_forward`."""
+    fc_cache, relu_cache = cache
+    return affine_backward(relu_backward(dout, relu_cache), fc_cache)
