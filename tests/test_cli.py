@@ -59,6 +59,14 @@ def test_version_is_the_packages(capsys):
     assert capsys.readouterr().out == f"dropwise {dw.__version__}\n"
 
 
+def test_info_shows_the_configuration(capsys):
+    assert cli.main(["info"]) == 0
+    out = capsys.readouterr().out
+    assert dw.__version__ in out
+    for name in dw.available_backends():
+        assert name in out
+
+
 def test_the_table_stands_beside_both_published_logs(capsys):
     assert spiral("--epochs", 5) == 0
     out = capsys.readouterr().out

@@ -137,6 +137,13 @@ def test_dlfs_affine_is_the_books_formula(backend, shape):
     close(affine.db, dout.sum(axis=0))
 
 
+def test_dlfs_affine_takes_a_tall_float32_test_set(backend):
+    """Whole numbers: exact in any order.  More rows than are converted at once."""
+    x = np.random.default_rng(0).integers(-8, 9, (1500, 700)).astype(np.float32)
+    w = np.random.default_rng(1).integers(-8, 9, (700, 5)).astype(np.float64)
+    np.testing.assert_array_equal(dlfs.Affine(w, np.ones(5)).forward(x), x @ w + 1)
+
+
 def test_dlfs_affine_keeps_its_arrays_by_reference():
     w, b = numbers(4, 3), numbers(3)
     affine = dlfs.Affine(w, b)

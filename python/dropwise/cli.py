@@ -1,4 +1,4 @@
-"""The command line: train the spiral network.
+"""The command line: train the spiral network, say what this installation has.
 
 Written over the public API only, so that it doubles as an example.  The extra ``cli`` brings the
 progress bar (tqdm) and the picture (matplotlib); training runs without it, too.
@@ -326,6 +326,12 @@ def train_and_report(args: argparse.Namespace) -> int:
     return 0
 
 
+def info(_: argparse.Namespace) -> int:
+    """Print what this installation has."""
+    dw.show_config()
+    return 0
+
+
 def parser() -> argparse.ArgumentParser:
     """The options."""
 
@@ -371,6 +377,9 @@ def parser() -> argparse.ArgumentParser:
     add("--csv", type=Path, metavar="FILE", help="write the history")
     add("--save", type=Path, metavar="FILE", help="write the network (dropwise.Sequential.load)")
     add("--quiet", action="store_true", help="no progress bar")
+
+    about = commands.add_parser("info", help="version, backends, instruction sets, threads")
+    about.set_defaults(command=info)
     return top
 
 

@@ -305,16 +305,28 @@ def matmul(
     # Halves are computed in float32; what the kernels do not know at all (integers, long double,
     # complex) is NumPy's.
     work = _F32 if dtype.itemsize == 2 and has_kernel(dtype) else dtype
-    a, b = as_operand(a, work).reshape(-1, a.shape[-1]), as_operand(b, work)
+    kernel = work in (_F32, _F64)
+    a, b = a.reshape(-1, a.shape[-1]), as_operand(b, work)
+    if not kernel or len(a) <= _rows_at_once(a):
+        a = as_operand(a, work)
     bias = None if bias is None else np.ascontiguousarray(bias, work)
     rows = (a.shape[0], b.shape[1])
-    if work in (_F32, _F64):
+    if kernel:
         direct = out is not None and out.ndim == 2 and out.dtype == work and _is_simple(out)
         if out is not None and direct and not any(np.may_share_memory(out, o) for o in (a, b)):
             product = out
         else:
             product = np.empty(rows, work)
-        active().matmul(a, b, product, bias, relu, "ab" if skip_zeros else "")
+        skip = "ab" if skip_zeros else ""
+        if a.dtype == work and a.flags.aligned:
+            active().matmul(a, b, product, bias, relu, skip)
+        else:  # converted some rows at a time, which then are in cache
+            step = _rows_at_once(a)
+            converted = np.empty((step, a.shape[1]), work)
+            for i in range(0, len(a), step):
+                part = converted[: len(a) - i]
+                part[...] = a[i : i + step]
+                active().matmul(part, b, product[i : i + step], bias, relu, skip)
     else:
         product = np.matmul(a, b)
         if bias is not None:
@@ -328,6 +340,12 @@ def matmul(
         return product.astype(dtype, copy=False)
     out[...] = product
     return out
+
+
+def _rows_at_once(a: Array) -> int:
+    """Rows of a matrix that are converted together: 4 MB of float64, and enough for a product."""
+    columns: int = a.shape[1]
+    return max(256, (1 << 19) // max(1, columns))
 
 
 # ---- checks ------------------------------------------------------------------------------------
@@ -584,7 +602,8 @@ def apply_relu(x: Array, out: Array | None) -> tuple[Array, Bits]:
 
 def sum_rows(x: Array) -> Array:
     """The sum of a matrix's rows, as a product: several times faster than NumPy's sum of axis 0."""
-    return matmul(np.ones((1, len(x)), x.dtype), x, skip_zeros=False)[0]
+    total: Array = matmul(np.ones((1, len(x)), x.dtype), x, skip_zeros=False)[0]
+    return total
 
 
 def as_rows(
