@@ -19,7 +19,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -57,7 +57,7 @@ class Goal:
     """A row of the table of numbers to reach: a ratio of times, at most or at least a limit.
 
     The ratio is that of the worst case among those whose labels have the values in `where` (a tuple
-    gives a choice).  Of several opponents the fastest counts.
+    gives a choice).  Of several opponents the fastest counts, of ours each by itself.
     """
 
     what: str
@@ -65,7 +65,7 @@ class Goal:
     limit: str  # "<=": ours / theirs; ">=": theirs / ours
     floor: float
     aim: float
-    ours: str
+    ours: str | tuple[str, ...]
     theirs: tuple[str, ...]
     where: Mapping[str, Any]
     figure: str = "median"  # or "minimum"
@@ -76,9 +76,11 @@ class Goal:
         for case in result["cases"]:
             times = {name: t[self.figure] for name, t in case["times"].items()}
             theirs = [times[name] for name in self.theirs if name in times]
-            if matches(case["labels"], self.where) and self.ours in times and theirs:
-                ratio = times[self.ours] / min(theirs)
-                found.append(ratio if self.limit == "<=" else 1 / ratio)
+            if matches(case["labels"], self.where) and theirs:
+                for name in (self.ours,) if isinstance(self.ours, str) else self.ours:
+                    if name in times:
+                        ratio = times[name] / min(theirs)
+                        found.append(ratio if self.limit == "<=" else 1 / ratio)
         return sorted(found, reverse=self.limit == "<=")
 
     def verdict(self, worst: float) -> str:
@@ -100,9 +102,9 @@ class Question:
     picture: Callable[[Mapping[str, Any], Path], None] | None = None
     arguments: Callable[[argparse.ArgumentParser], object] = lambda parser: None
     extra: Callable[[], dict[str, Any]] = dict  # measured once, for the JSON
+    summary: Callable[[Mapping[str, Any]], Iterable[Table]] = lambda result: ()
     rounds: int = 5  # at least
     seconds: float = 1.0  # for each case, if that allows for more rounds
-    labels: Sequence[str] = field(default_factory=tuple)  # the order of columns in tables
 
 
 def matches(labels: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
@@ -178,6 +180,7 @@ def machine(threads: int) -> dict[str, Any]:
     import dropwise as dw
 
     versions = {"python": platform.python_version(), "dropwise": dw.__version__}
+    optional("numba")
     for name in ("numpy", "numba", "torch", "jax"):
         module = sys.modules.get(name)
         if module is not None:
@@ -227,6 +230,7 @@ def main(question: Question) -> None:
 
     console = Console()
     cases = list(question.cases(args))
+    conditions = machine(args.threads)  # before contenders change the instruction set
     measured = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
@@ -243,7 +247,7 @@ def main(question: Question) -> None:
     result = {
         "bench": question.name,
         "quick": args.quick,
-        "machine": machine(args.threads),
+        "machine": conditions,
         "extra": question.extra(),
         "cases": measured,
     }
@@ -278,18 +282,8 @@ def show(console: Console, question: Question, result: Mapping[str, Any]) -> Non
     """A table of times for each `what`, then the goals."""
     for what in dict.fromkeys(case["labels"]["what"] for case in result["cases"]):
         cases = [case for case in result["cases"] if case["labels"]["what"] == what]
-        labels = [name for name in cases[0]["labels"] if name != "what"]
-        names = list(dict.fromkeys(name for case in cases for name in case["times"]))
-        table = Table(*labels, *names, title=f"{what}: median time, and times the first column's")
-        for case in cases:
-            first = next(iter(case["times"].values()))["median"]
-            cells = []
-            for name in names:
-                t = case["times"].get(name)
-                cells.append(
-                    f"{duration(t['median'])} {t['median'] / first:6.2f}" if t is not None else ""
-                )
-            table.add_row(*(str(case["labels"][name]) for name in labels), *cells)
+        console.print(_times(what, cases))
+    for table in question.summary(result):
         console.print(table)
     rows = goal_rows(question.goals, result)
     if rows:
@@ -297,6 +291,30 @@ def show(console: Console, question: Question, result: Mapping[str, Any]) -> Non
         for row in rows:
             table.add_row(*row)
         console.print(table)
+
+
+def _times(what: str, cases: Sequence[Mapping[str, Any]]) -> Table:
+    """Cases and contenders, those of which there are more down the side."""
+    names = list(dict.fromkeys(name for case in cases for name in case["times"]))
+    heads = [
+        " ".join(f"{key}={value}" for key, value in case["labels"].items() if key != "what")
+        for case in cases
+    ]
+    cells = []
+    for case in cases:
+        first = next(iter(case["times"].values()))["median"]
+        medians = [
+            case["times"][name]["median"] if name in case["times"] else None for name in names
+        ]
+        cells.append(["" if t is None else f"{duration(t)} {t / first:6.2f}" for t in medians])
+    title = f"{what}: median time, and in units of the first contender's"
+    rows, columns = heads, names
+    if len(names) > len(cases):
+        rows, columns, cells = names, heads, [list(row) for row in zip(*cells, strict=True)]
+    table = Table("", *columns, title=title)
+    for row, values in zip(rows, cells, strict=True):
+        table.add_row(row, *values)
+    return table
 
 
 def goal_rows(goals: Sequence[Goal], result: Mapping[str, Any]) -> list[tuple[str, ...]]:

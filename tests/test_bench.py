@@ -1,0 +1,60 @@
+"""The benches run, check their contenders, and give a table and pictures; no time is judged."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support import require
+
+BENCH = Path(__file__).parents[1] / "bench"
+
+
+def _run(script: str, *arguments: str) -> str:
+    command = [sys.executable, str(BENCH / script), *arguments]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout
+
+
+@pytest.mark.parametrize("name", ["dropout", "dense", "spiral", "train"])
+def test_a_bench_checks_and_times_all_its_contenders(name, tmp_path):
+    for needed in ("rich", "threadpoolctl", "dropwise._native"):
+        require(needed)
+    _run(f"{name}.py", "--quick", "--results", str(tmp_path))
+    result = json.loads((tmp_path / f"{name}-1.tmp.json").read_text())
+    assert result["machine"]["threads"] == 1
+    assert result["cases"]
+    for case in result["cases"]:
+        assert len(case["times"]) >= 2
+        for times in case["times"].values():
+            assert 0 < times["minimum"] <= times["median"] <= times["high"] * (1 + 1e-9)
+
+
+def test_the_report_puts_ratios_of_the_results_between_the_marks(tmp_path):
+    for needed in ("rich", "matplotlib", "threadpoolctl"):
+        require(needed)
+    times = {name: {"median": m, "minimum": m} for name, m in [("native", 1.0), ("PyTorch", 12.5)]}
+    machine = {
+        "cpu": "a CPU", "cores": 1, "threads": 1, "active_set": "scalar", "versions": {}, "blas": []
+    }  # fmt: skip
+    result = {
+        "quick": False,
+        "machine": machine,
+        "cases": [{"labels": {"what": "epoch", "rows": 3000}, "times": times}],
+    }
+    (tmp_path / "spiral-1.json").write_text(json.dumps(result))
+    readme = tmp_path / "README.md"
+    readme.write_text(
+        "before\n<!-- numbers: made by bench/report.py -->\nold\n<!-- end of numbers -->\nafter\n"
+    )
+    where = ["--results", str(tmp_path), "--readme", str(readme), "--pictures", str(tmp_path)]
+    _run("report.py", *where)
+    text = readme.read_text()
+    assert "| one epoch of the spiral run | PyTorch | 12.50 | >= 10 | >= 20 | floor |" in text
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    assert (tmp_path / "bench-spiral.png").stat().st_size > 0
