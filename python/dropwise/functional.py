@@ -25,7 +25,7 @@ __all__ = ["dropout", "dropout_backward", "dropout_mask", "matmul", "relu"]
 
 _F32 = np.dtype(np.float32)
 _F64 = np.dtype(np.float64)
-_STANDARD = frozenset((_F32, _F64, np.dtype(np.float16)))  # native byte order
+STANDARD = frozenset((_F32, _F64, np.dtype(np.float16)))  # native byte order
 _SCALINGS = ("inverted", "vanilla")
 
 
@@ -431,12 +431,12 @@ def float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
 
 def has_kernel(dtype: np.dtype[Any]) -> bool:
     """Whether the backends compute elementwise in this dtype (in native byte order)."""
-    return dtype in _STANDARD or dtype.name == "bfloat16"
+    return dtype in STANDARD or dtype.name == "bfloat16"
 
 
 def as_input(x: ArrayLike, *, keep_integers: bool) -> Array:
     """`x` as an array in native byte order of a dtype that the operations work in."""
-    if type(x) is np.ndarray and x.dtype in _STANDARD:
+    if type(x) is np.ndarray and x.dtype in STANDARD:
         return x
     x = np.asarray(x)
     dtype = x.dtype
@@ -542,15 +542,9 @@ def apply_dropout(
     noise: tuple[int, ...] | None,
 ) -> Array:
     """Dropout of an array from `as_input`; the mask goes to `bits` if given."""
-    if out is None and noise is None and x.dtype in _STANDARD and x.flags.carray:
-        y = np.empty(x.shape, x.dtype)  # the common case, kept short
-        active().dropout_forward(x, y, bits, rate, scale, key, stream, offset)
-        return y
     if noise is None and has_kernel(x.dtype):
-        forward = active().dropout_forward
-        return _elementwise(
-            x, out, lambda a, b: forward(a, b, bits, rate, scale, key, stream, offset)
-        )
+        kernel = functools.partial(_forward, bits, rate, scale, key, stream, offset)
+        return _elementwise(x, out, kernel)
     size = x.size if noise is None else math.prod(noise)
     made = make_bits(size, rate, key, stream, offset)
     if bits is not None:
@@ -562,26 +556,36 @@ def apply_mask(
     x: Array, out: Array | None, bits: Bits, scale: float, noise: tuple[int, ...] | None
 ) -> Array:
     """``scale * x`` where the packed mask (over `noise`, or over x) keeps, +0.0 elsewhere."""
-    if out is None and noise is None and x.dtype in _STANDARD and x.flags.carray:
-        y = np.empty(x.shape, x.dtype)
-        active().apply_bits(x, y, bits, scale)
-        return y
-    kernel = has_kernel(x.dtype)
-    kept = (
-        None
-        if noise is None and kernel
-        else np.broadcast_to(unpack_bits(bits, x.shape if noise is None else noise), x.shape)
-    )
-    if kernel:
-        expanded = bits if kept is None else np.packbits(kept, bitorder="little")
-        apply_bits = active().apply_bits
-        return _elementwise(x, out, lambda a, b: apply_bits(a, b, expanded, scale))
+    kept = None
+    if noise is not None or not has_kernel(x.dtype):
+        kept = np.broadcast_to(unpack_bits(bits, x.shape if noise is None else noise), x.shape)
+    if has_kernel(x.dtype):
+        if kept is not None:
+            bits = np.packbits(kept, bitorder="little")
+        return _elementwise(x, out, functools.partial(_apply, bits, scale))
     y = np.zeros(x.shape, x.dtype)
     np.multiply(x, x.dtype.type(scale), out=y, where=True if kept is None else kept)
     if out is None:
         return y
     out[...] = y
     return out
+
+
+def _forward(
+    bits: Bits | None,
+    rate: float,
+    scale: float,
+    key: int,
+    stream: int,
+    offset: int,
+    x: Array,
+    out: Array,
+) -> None:
+    active().dropout_forward(x, out, bits, rate, scale, key, stream, offset)
+
+
+def _apply(bits: Bits, scale: float, x: Array, out: Array) -> None:
+    active().apply_bits(x, out, bits, scale)
 
 
 def apply_relu(x: Array, out: Array | None) -> tuple[Array, Bits]:

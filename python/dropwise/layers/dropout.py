@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dropwise import functional
+from dropwise._backends import active
 from dropwise._backends.protocol import Array, Bits
 from dropwise.layers.base import Layer, check_gradient, no_forward
 from dropwise.random import MaskStreams, Seed, key_from_seed
 
-
-class Pass(NamedTuple):
-    """What a forward call leaves for backward."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    rate: float  # of the mask: 0 at inference
-    scale: float
-    key: int
-    stream: int
-    offset: int
-    noise: tuple[int, ...] | None
-    bits: Bits | None
+# What a forward call leaves for backward: shape, dtype, rate (of the mask: 0 at inference), scale,
+# key, stream, offset, shape of the noise array (None: that of x), packed mask (None: make it).
+# A plain tuple, because building anything else shows in calls of a few elements.
+Pass: TypeAlias = (
+    "tuple[tuple[int, ...], np.dtype[Any], float, float, int, int, int, "
+    "tuple[int, ...] | None, Bits | None]"
+)
 
 
 class Dropout(Layer):
@@ -72,13 +67,15 @@ class Dropout(Layer):
         save_mask: bool = True,
     ) -> None:
         self._rate = functional.check_rate(rate)
-        self.scaling = functional.check_scaling(scaling)
-        self.noise_shape = None if noise_shape is None else tuple(noise_shape)
-        self.save_mask = bool(save_mask)
+        self._scaling = functional.check_scaling(scaling)
+        self._noise_shape = None if noise_shape is None else tuple(noise_shape)
+        self._save_mask = bool(save_mask)
         self._streams = MaskStreams(key_from_seed(seed))
         self._seeded = seed is not None
+        self._scales: dict[np.dtype[Any], float] = {}  # of dtypes that may go the short way
+        self._bits: Bits | None = None
         self._last: Pass | None = None
-        self._last_training: Pass | None = None
+        self._trained: Pass | None = None  # the last in training
 
     @property
     def rate(self) -> float:
@@ -88,6 +85,22 @@ class Dropout(Layer):
     @rate.setter
     def rate(self, rate: float) -> None:
         self._rate = functional.check_rate(rate)
+        self._scales.clear()
+
+    @property
+    def scaling(self) -> str:
+        """ "inverted" or "vanilla"."""
+        return self._scaling
+
+    @property
+    def noise_shape(self) -> tuple[int | None, ...] | None:
+        """Shape of the mask; None: that of the input."""
+        return self._noise_shape
+
+    @property
+    def save_mask(self) -> bool:
+        """Whether the mask is kept for ``backward``, or made again."""
+        return self._save_mask
 
     def forward(
         self,
@@ -113,42 +126,59 @@ class Dropout(Layer):
         -------
         ndarray, shape of `x`
         """
-        x = functional.as_input(x, keep_integers=training and self.scaling == "vanilla")
+        if type(x) is np.ndarray and training and out is None and not offset:
+            scale = self._scales.get(x.dtype)
+            if scale is not None and x.flags.carray:
+                # The short way: it decides what calls of a few elements cost.
+                bits = self._bits
+                if bits is None or bits.size != (x.size + 7) >> 3:
+                    bits = self._room(x.size)
+                streams = self._streams
+                stream = streams.next_stream
+                streams.next_stream = stream + 1
+                key, rate, shape, dtype = streams.key, self._rate, x.shape, x.dtype
+                y = np.empty(shape, dtype)
+                active().dropout_forward(x, y, bits, rate, scale, key, stream, 0)
+                self._last = self._trained = (shape, dtype, rate, scale, key, stream, 0, None, bits)
+                return y
+        x = functional.as_input(x, keep_integers=training and self._scaling == "vanilla")
         if out is not None:
             functional.check_out(out, x.shape, x.dtype)
         call = self.begin(x.shape, x.dtype, training, offset)
-        return functional.apply_dropout(
-            x, out, call.bits, call.rate, call.scale, call.key, call.stream, offset, call.noise
-        )
+        _, dtype, rate, scale, key, stream, offset, noise, bits = call
+        y = functional.apply_dropout(x, out, bits, rate, scale, key, stream, offset, noise)
+        if training and x.size and self._noise_shape is None and dtype in functional.STANDARD:
+            self._scales[dtype] = scale  # the next such input may go the short way
+        return y
 
     def begin(
         self, shape: tuple[int, ...], dtype: np.dtype[Any], training: bool, offset: int = 0
     ) -> Pass:
         """Take a stream and remember the pass: what ``forward`` does before it computes.
 
-        The caller fills ``bits``, if there are any, with the mask.
+        The caller fills the packed mask, if there is one.
         """
-        noise = None
-        if self.noise_shape is not None:
-            noise = functional.check_noise_shape(self.noise_shape, shape)
+        noise = functional.check_noise_shape(self._noise_shape, shape)
         size = math.prod(shape if noise is None else noise)
         functional.check_offset(offset, size)
-        rate, scale = functional.rate_and_scale(self._rate, self.scaling, training, dtype)
+        rate, scale = functional.rate_and_scale(self._rate, self._scaling, training, dtype)
         streams = self._streams
-        key, stream = streams.key, streams.next_stream
-        bits: Bits | None = None
+        stream = streams.next_stream
+        bits = self._room(size) if training else None
+        self._last = (shape, dtype, rate, scale, streams.key, stream, offset, noise, bits)
         if training:
             streams.next_stream = stream + 1
-            if self.save_mask:
-                # The last mask is void from here on: its memory is as good as fresh.
-                old = self._last_training
-                bits = None if old is None else old.bits
-                if bits is None or bits.size != (size + 7) >> 3:
-                    bits = np.empty((size + 7) >> 3, np.uint8)
-        call = self._last = Pass(shape, dtype, rate, scale, key, stream, offset, noise, bits)
-        if training:
-            self._last_training = call
-        return call
+            self._trained = self._last
+        return self._last
+
+    def _room(self, size: int) -> Bits | None:
+        """Memory for a mask, if it is saved: that of the last mask, which is void from here on."""
+        if not self._save_mask:
+            return None
+        n_bytes = (size + 7) >> 3
+        if self._bits is None or self._bits.size != n_bytes:
+            self._bits = np.empty(n_bytes, np.uint8)
+        return self._bits
 
     def backward(self, dy: ArrayLike, *, out: Array | None = None) -> Array:
         """The gradient with respect to `x` of the last forward.
@@ -159,35 +189,36 @@ class Dropout(Layer):
         out : ndarray, optional
             Where the result goes; may be `dy`.
         """
-        last = self._last
-        if last is None:
+        if self._last is None:
             raise no_forward(self)
-        dy = functional.as_input(
-            check_gradient(dy, last.shape, last.dtype, self), keep_integers=False
-        )
+        shape, dtype, rate, scale, key, stream, offset, noise, bits = self._last
+        if type(dy) is np.ndarray and dy.dtype is dtype and dy.shape == shape:
+            if out is None and bits is not None and noise is None and dy.flags.carray:
+                dx = np.empty(shape, dtype)  # the short way
+                active().apply_bits(dy, dx, bits, scale)
+                return dx
+        else:
+            dy = functional.as_input(check_gradient(dy, shape, dtype, self), keep_integers=False)
         if out is not None:
             functional.check_out(out, dy.shape, dy.dtype)
-        if last.bits is not None:
-            return functional.apply_mask(dy, out, last.bits, last.scale, last.noise)
-        return functional.apply_dropout(
-            dy, out, None, last.rate, last.scale, last.key, last.stream, last.offset, last.noise
-        )
+        if bits is not None:
+            return functional.apply_mask(dy, out, bits, scale, noise)
+        return functional.apply_dropout(dy, out, None, rate, scale, key, stream, offset, noise)
 
     def predict(self, x: ArrayLike) -> Array:
         """``forward(x, training=False)``, but remembers nothing."""
-        return functional.dropout(x, self._rate, key=0, scaling=self.scaling, training=False)
+        return functional.dropout(x, self._rate, key=0, scaling=self._scaling, training=False)
 
     @property
     def mask(self) -> NDArray[np.bool_]:
         """The mask of the last training forward: bool, True where kept."""
-        last = self._last_training
-        if last is None:
+        if self._trained is None:
             raise RuntimeError(f"{self}: there is no mask before a training forward")
-        shape = last.shape if last.noise is None else last.noise
-        bits = last.bits
+        shape, _, rate, _, key, stream, offset, noise, bits = self._trained
+        if noise is not None:
+            shape = noise
         if bits is None:
-            size = math.prod(shape)
-            bits = functional.make_bits(size, last.rate, last.key, last.stream, last.offset)
+            bits = functional.make_bits(math.prod(shape), rate, key, stream, offset)
         return functional.unpack_bits(bits, shape)
 
     def reseed(self, sequence: np.random.SeedSequence) -> None:
@@ -198,15 +229,14 @@ class Dropout(Layer):
 
     def config(self) -> dict[str, Any]:
         """Arguments that make such a layer again: JSON-safe."""
-        noise = None if self.noise_shape is None else list(self.noise_shape)
-        config = {
-            "rate": self._rate,
-            "scaling": self.scaling,
-            "noise_shape": noise,
-            "save_mask": self.save_mask,
+        noise = None if self._noise_shape is None else list(self._noise_shape)
+        options = {
+            "scaling": (self._scaling, "inverted"),
+            "noise_shape": (noise, None),
+            "save_mask": (self._save_mask, True),
         }
-        defaults = {"scaling": "inverted", "noise_shape": None, "save_mask": True}
-        return {name: v for name, v in config.items() if v != defaults.get(name, math.nan)}
+        changed = {name: v for name, (v, default) in options.items() if v != default}
+        return {"rate": self._rate} | changed
 
     def state_dict(self) -> dict[str, int | str]:
         """The key and the next stream as plain ints and strings, JSON-safe."""

@@ -138,20 +138,19 @@ class Group:
         mask: Bits | None = None
         scale = 1.0
         if dropout is not None:
-            call = dropout.begin((*x.lead, width), dtype, training)
-            scale = call.scale
-            if call.rate == 0.0:
-                pass
-            elif call.noise is not None:
-                mask = functional.make_bits(width, call.rate, call.key, call.stream, 0)
-                columns = np.flatnonzero(functional.unpack_bits(mask, (width,)))
+            shape = (*x.lead, width)
+            _, _, rate, scale, key, stream, _, noise, bits = dropout.begin(shape, dtype, training)
+            if noise is not None:
+                kept = functional.make_bits(width, rate, key, stream, 0)
+                if bits is not None:
+                    bits[...] = kept
+                columns = np.flatnonzero(functional.unpack_bits(kept, (width,)))
                 weight, bias = weight[:, columns], bias[columns]
-                mask = None
-            else:
-                mask = call.bits
+            elif training:
+                mask = bits
                 if mask is None:
                     mask = space.array("mask", ((n_rows * width + 7) >> 3,), np.uint8)
-                backend.mask_bits(mask, n_rows * width, call.rate, call.key, call.stream, 0)
+                backend.mask_bits(mask, n_rows * width, rate, key, stream, 0)
         shape = (n_rows, width if columns is None else len(columns))
         values = np.empty(shape, dtype) if fresh else space.array("y", shape, dtype)
         if mask is not None:
@@ -234,7 +233,8 @@ class Group:
             return dy
         dz = space.array("dz", dy.shape, dy.dtype)
         if trace.bits is None:
-            return np.multiply(dy, dy.dtype.type(trace.scale), out=dz)
+            np.multiply(dy, dy.dtype.type(trace.scale), out=dz)
+            return dz
         return functional.apply_mask(dy, dz, trace.bits, trace.scale, None)
 
 
