@@ -306,7 +306,7 @@ def matmul(
     # complex) is NumPy's.
     work = _F32 if dtype.itemsize == 2 and has_kernel(dtype) else dtype
     kernel = work in (_F32, _F64)
-    a, b = a.reshape(-1, a.shape[-1]), as_operand(b, work)
+    a, b = a.reshape(math.prod(a.shape[:-1]), a.shape[-1]), as_operand(b, work)
     if not kernel or len(a) <= _rows_at_once(a):
         a = as_operand(a, work)
     bias = None if bias is None else np.ascontiguousarray(bias, work)

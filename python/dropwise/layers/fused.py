@@ -140,7 +140,7 @@ class Group:
         if dropout is not None:
             shape = (*x.lead, width)
             _, _, rate, scale, key, stream, _, noise, bits = dropout.begin(shape, dtype, training)
-            if noise is not None:
+            if noise is not None and training:
                 kept = functional.make_bits(width, rate, key, stream, 0)
                 if bits is not None:
                     bits[...] = kept
@@ -198,16 +198,17 @@ class Group:
             backend.matmul(x.values.T, dz, dense.grad_weight, None, False, skip)
             dense.finish_gradients(dz)
         else:
-            rows = slice(None) if x.columns is None else x.columns[:, None]
-            kept = slice(None) if columns is None else columns
-            weight = dense.weight[rows, kept]
-            part = np.empty(weight.shape, dense.dtype)
-            backend.matmul(x.values.T, dz, part, None, False, skip)
-            dense.grad_weight[...] = 0
-            dense.grad_weight[rows, kept] = part
-            dense.finish_gradients(
-                spread(functional.sum_rows(dz)[None, :], columns, dense.out_features)
+            part = np.ix_(
+                np.arange(dense.in_features) if x.columns is None else x.columns,
+                np.arange(dense.out_features) if columns is None else columns,
             )
+            weight = dense.weight[part]
+            gradient = np.empty(weight.shape, dense.dtype)
+            backend.matmul(x.values.T, dz, gradient, None, False, skip)
+            dense.grad_weight[...] = 0
+            dense.grad_weight[part] = gradient
+            total = functional.sum_rows(dz)[None, :]
+            dense.finish_gradients(spread(total, columns, dense.out_features))
         if not want_dx:
             return None
         shape = x.values.shape

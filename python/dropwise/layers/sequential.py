@@ -72,8 +72,8 @@ class Sequential(Layer):
 
     def __init__(self, layers: Sequence[Layer], seed: Seed = None) -> None:
         self.layers = tuple(layers)
-        self._blocks = plan(self.layers)
         _check_chain(self.layers)
+        self._blocks = plan(self.layers)
         self._spaces = [Workspace() for _ in self._blocks]
         self._last: tuple[list[Trace | None], tuple[int, ...], np.dtype[Any]] | None = None
         self.epochs_done = 0
@@ -158,7 +158,7 @@ class Sequential(Layer):
                 want_dx=input_grad or i > lowest,
                 fresh=i == 0,
             )
-            gated = before is not None
+            gated = before is not None and isinstance(self._blocks[i], Group)
         return gradient if input_grad else None
 
     def predict(self, x: ArrayLike) -> Array:
@@ -243,7 +243,8 @@ class Sequential(Layer):
             squares = squares + np.square(difference).sum(axis=0)
         shift = total / n_samples
         std = np.sqrt(np.maximum(squares / n_samples - shift**2, 0.0))
-        return (origin + shift).astype(y.dtype), std.astype(y.dtype)
+        dtype = y.dtype if y.dtype.kind == "f" else np.float64
+        return (origin + shift).astype(dtype), std.astype(dtype)
 
     def _before_dropout(self, x: Array) -> tuple[int, Dropout | None, Array]:
         """What does not depend on masks: the values, the dropout they go to, the block after it."""

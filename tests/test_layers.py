@@ -1,0 +1,159 @@
+"""What holds for every layer, and the ReLU layer."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import dropwise as dw
+from gradients import assert_gradients
+
+pytestmark = pytest.mark.usefixtures("backend")
+
+# name: (layer on rows of 6 float64 columns, its number of output columns)
+LAYERS = {
+    "Dense": lambda: dw.Dense(6, 4, l2=0.1, bias_l1=0.1, dtype="float64", seed=1),
+    "ReLU": lambda: dw.ReLU(),
+    "Dropout": lambda: dw.Dropout(0.4, seed=1),
+    "Dropout, replayed": lambda: dw.Dropout(0.4, seed=1, save_mask=False),
+    "Dropout, vanilla": lambda: dw.Dropout(0.4, seed=1, scaling="vanilla"),
+    "Dropout, columns": lambda: dw.Dropout(0.4, seed=1, noise_shape=(1, None)),
+    "Sequential": lambda: dw.Sequential(
+        [
+            dw.Dense(6, 9, l2=0.1, dtype="float64"),
+            dw.ReLU(),
+            dw.Dropout(0.4),
+            dw.Dense(9, 4, bias_l2=0.1, dtype="float64"),
+        ],
+        seed=1,
+    ),
+}
+
+
+@pytest.fixture(params=LAYERS)
+def layer(request):
+    return LAYERS[request.param]()
+
+
+def sample(rows=11, dtype=np.float64):
+    return np.random.default_rng(0).standard_normal((rows, 6)).astype(dtype)
+
+
+def parts(layer):
+    """The layer and the layers in it."""
+    return (layer, *getattr(layer, "layers", ()))
+
+
+def test_gradients_are_those_of_finite_differences(layer):
+    states = [(part, part.state_dict()) for part in parts(layer) if isinstance(part, dw.Dropout)]
+
+    def same_masks():
+        for dropout, state in states:
+            dropout.load_state_dict(state)
+
+    assert_gradients(layer, sample(), before=same_masks)
+
+
+def test_backward_before_forward_is_an_error(layer):
+    with pytest.raises(RuntimeError, match="backward was called before forward"):
+        layer.backward(sample())
+
+
+def test_a_gradient_of_another_shape_is_an_error(layer):
+    y = layer.forward(sample())
+    with pytest.raises(ValueError, match="returned float64 of shape"):
+        layer.backward(y[1:])
+
+
+def test_predict_is_inference_and_comes_between_forward_and_backward(layer):
+    y = layer.forward(sample())
+    dx = layer.backward(y).copy()
+    reference = copy.deepcopy(layer).forward(sample(5), training=False)
+    np.testing.assert_allclose(layer.predict(sample(5)), reference, rtol=1e-14)
+    np.testing.assert_array_equal(layer.backward(y), dx)
+
+
+def test_neither_direction_changes_its_input(layer):
+    x = sample()
+    y = layer.forward(x)
+    dy = y.copy()
+    layer.backward(dy)
+    np.testing.assert_array_equal(x, sample())
+    np.testing.assert_array_equal(dy, y)
+
+
+def test_a_later_call_does_not_change_earlier_results(layer):
+    y = layer.forward(sample())
+    dx = layer.backward(y)
+    before = y.copy(), dx.copy()
+    layer.backward(layer.forward(sample()[::-1]))
+    np.testing.assert_array_equal(y, before[0])
+    np.testing.assert_array_equal(dx, before[1])
+
+
+def test_a_config_makes_the_layer_again(layer):
+    if not isinstance(layer, dw.Sequential):
+        assert repr(type(layer)(**layer.config())) == repr(layer)
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda d: pickle.loads(pickle.dumps(d))])
+def test_a_copy_goes_on_as_the_layer_does(layer, duplicate):
+    layer.forward(sample())
+    other = duplicate(layer)
+    y = layer.forward(sample())
+    np.testing.assert_array_equal(other.forward(sample()), y)
+    np.testing.assert_array_equal(other.backward(y), layer.backward(y))
+
+
+def test_a_state_restores_what_training_changes(layer):
+    layer.forward(sample())
+    other = copy.deepcopy(layer)
+    for _ in range(2):
+        other.forward(sample())
+        for values, _ in other.parameters():
+            values += 1
+    other.load_state_dict(layer.state_dict())
+    np.testing.assert_array_equal(other.forward(sample()), layer.forward(sample()))
+
+
+# ---- ReLU --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, ml_dtypes.bfloat16])
+def test_relu_passes_the_gradient_where_x_is_positive_or_nan(dtype):
+    relu = dw.ReLU()
+    x = np.array([1, 0, -0.0, -1, np.nan, np.inf, -np.inf, 2]).astype(dtype)
+    dy = np.arange(1, 9).astype(dtype)
+    y = relu.forward(x)
+    assert y.dtype == dtype
+    np.testing.assert_array_equal(y.astype(float), [1, 0, 0, 0, np.nan, np.inf, 0, 2])
+    np.testing.assert_array_equal(relu.backward(dy).astype(float), [1, 0, 0, 0, 5, 6, 0, 8])
+
+
+def test_relu_works_in_place():
+    relu = dw.ReLU()
+    x = np.array([1.0, -1.0])
+    assert relu.forward(x, out=x) is x
+    np.testing.assert_array_equal(x, [1, 0])
+    dy = np.array([3.0, 4.0])
+    assert relu.backward(dy, out=dy) is dy
+    np.testing.assert_array_equal(dy, [3, 0])
+
+
+@pytest.mark.parametrize("make", [np.asfortranarray, lambda x: x[::-1, ::-1], lambda x: x.T])
+def test_relu_takes_any_layout(make):
+    relu = dw.ReLU()
+    x = make(sample())
+    y = relu.forward(x)
+    np.testing.assert_array_equal(y, np.maximum(x, 0))
+    np.testing.assert_array_equal(relu.backward(make(sample() + 5)), (make(sample() + 5)) * (x > 0))
+
+
+def test_relu_keeps_a_bit_per_element():
+    relu = dw.ReLU()
+    relu.forward(np.ones(1000))
+    assert relu._last[2].nbytes == 125

@@ -1,0 +1,88 @@
+"""Keys, streams and their state."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+from dropwise.random import MaskStreams, key_from_seed, seed_sequence, spawn
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**100])
+def test_the_key_of_an_integer_is_numpys_first_64_bits(seed):
+    words = np.random.SeedSequence(seed).generate_state(1, np.uint64)
+    assert key_from_seed(seed) == int(words[0])
+
+
+def test_a_seed_sequence_is_itself():
+    sequence = np.random.SeedSequence(3, spawn_key=(1, 2))
+    assert seed_sequence(sequence) is sequence
+    assert key_from_seed(sequence) == int(sequence.generate_state(1, np.uint64)[0])
+
+
+def test_a_generator_gives_64_bits_and_moves_on():
+    a, b = np.random.default_rng(5), np.random.default_rng(5)
+    keys = [key_from_seed(a) for _ in range(3)]
+    assert len(set(keys)) == 3
+    assert keys == [key_from_seed(int(b.integers(2**64, dtype=np.uint64))) for _ in range(3)]
+
+
+def test_no_seed_is_a_new_key_each_time():
+    assert len({key_from_seed() for _ in range(5)}) == 5
+
+
+@pytest.mark.parametrize("seed", ["1", 1.5, [1]])
+def test_what_is_no_seed_is_an_error_that_names_it(seed):
+    with pytest.raises(TypeError, match="seed must be an int, a SeedSequence, a Generator or None"):
+        seed_sequence(seed)
+
+
+def test_a_child_has_the_spawn_key_of_its_number():
+    parent = np.random.SeedSequence(7, spawn_key=(4,))
+    child = spawn(parent, 2)
+    assert child.entropy == 7
+    assert child.spawn_key == (4, 2)
+    # as NumPy spawns them, but without counting
+    assert child.spawn_key == parent.spawn(3)[2].spawn_key
+    assert key_from_seed(spawn(parent, 2)) == key_from_seed(child)
+
+
+def test_streams_are_given_out_once():
+    streams = MaskStreams(9, 5)
+    assert [streams.take() for _ in range(3)] == [5, 6, 7]
+    assert streams.next_stream == 8
+
+
+@pytest.mark.parametrize(("key", "stream"), [(-1, 0), (2**64, 0), (0, -1), (0, 2**56)])
+def test_a_key_or_stream_out_of_range_is_an_error(key, stream):
+    with pytest.raises(ValueError, match="must be in"):
+        MaskStreams(key, stream)
+
+
+@pytest.mark.parametrize("key", [0, 1, 2**64 - 1])
+def test_the_state_survives_json(key):
+    state = json.loads(json.dumps(MaskStreams(key, 2**55).state_dict()))
+    assert {type(v) for v in state.values()} <= {int, str}
+    back = MaskStreams.from_state_dict(state)
+    assert (back.key, back.next_stream) == (key, 2**55)
+
+
+def test_the_state_of_another_mask_contract_is_refused():
+    state = MaskStreams(1).state_dict() | {"mask_contract": 2}
+    with pytest.raises(
+        ValueError, match="contract version 2; this release makes the masks of version 1"
+    ):
+        MaskStreams.from_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    "duplicate", [copy.copy, copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))]
+)
+def test_a_copy_counts_for_itself(duplicate):
+    streams = MaskStreams(1, 2)
+    duplicate(streams).take()
+    assert streams.next_stream == 2
