@@ -62,11 +62,17 @@ void copy(std::size_t rows, std::size_t cols, const T* src, std::ptrdiff_t row_s
             if (j < cols) V::store_n(dst + j, V::load_n(src + j, cols - j), cols - j);
         }
     } else if (row_stride == 1) {
-        for (std::size_t i = 0; i < rows; i += L)
-            for (std::size_t j = 0; j < cols; j += L)
-                transpose_block(min(L, cols - j), min(L, rows - i),
-                                src + i + static_cast<std::ptrdiff_t>(j) * col_stride, col_stride,
+        for (std::size_t j = 0; j < cols; j += L) {
+            const T* from = src + static_cast<std::ptrdiff_t>(j) * col_stride;
+            for (std::size_t i = 0; i < rows; i += L) {
+                // Strides this long are not prefetched by hardware.
+                if (j + 2 * L <= cols)
+                    for (std::size_t l = L; l < 2 * L; ++l)
+                        simd::prefetch(from + static_cast<std::ptrdiff_t>(l) * col_stride + i);
+                transpose_block(min(L, cols - j), min(L, rows - i), from + i, col_stride,
                                 dst + static_cast<std::ptrdiff_t>(i) * ld + j, ld);
+            }
+        }
     } else {
         for (std::size_t i = 0; i < rows; ++i, src += row_stride, dst += ld) {
             const T* from = src;
@@ -91,7 +97,7 @@ void pack_b(std::size_t k, std::size_t n, const T* b, std::ptrdiff_t row_stride,
             std::ptrdiff_t col_stride, T* packed) {
     constexpr std::size_t L = simd::Vec<T>::kLanes;
     // A few rows at a time through all panels, so that long rows are read in order.
-    constexpr std::size_t kRowsAtOnce = 16;
+    constexpr std::size_t kRowsAtOnce = 64;
     for (std::size_t p = 0; p < k; p += kRowsAtOnce) {
         const std::size_t rows = min(kRowsAtOnce, k - p);
         for (std::size_t j = 0; j < n; j += kTileCols<T>) {
@@ -287,39 +293,63 @@ void dot(std::size_t m, std::size_t n, std::size_t k, const T* a, std::ptrdiff_t
 inline std::uint64_t read_bits(const std::uint8_t* bits, std::size_t bit, std::size_t count) {
     bits += bit >> 3;
     const std::size_t shift = bit & 7;
-    std::uint64_t word = 0;
-    const std::size_t bytes = (shift + count + 7) >> 3;
-    for (std::size_t b = 0; b < min(bytes, 8); ++b)
-        word |= static_cast<std::uint64_t>(bits[b]) << (8 * b);
-    word >>= shift;
-    if (bytes == 9) word |= static_cast<std::uint64_t>(bits[8]) << (64 - shift);
-    return count == 64 ? word : word & ((std::uint64_t{1} << count) - 1);
+    if (count == 64) {
+        const std::uint64_t word = std::uint64_t{bits[0]} | std::uint64_t{bits[1]} << 8 |
+                                   std::uint64_t{bits[2]} << 16 | std::uint64_t{bits[3]} << 24 |
+                                   std::uint64_t{bits[4]} << 32 | std::uint64_t{bits[5]} << 40 |
+                                   std::uint64_t{bits[6]} << 48 | std::uint64_t{bits[7]} << 56;
+        return shift == 0 ? word : word >> shift | std::uint64_t{bits[8]} << (64 - shift);
+    }
+    std::uint64_t word = bits[0] >> shift;
+    for (std::size_t b = 1; 8 * b < shift + count; ++b)
+        word |= std::uint64_t{bits[b]} << (8 * b - shift);
+    return word & ((std::uint64_t{1} << count) - 1);
 }
 
-template <class T>
-bool finish(std::size_t m, std::size_t n, T* c, std::ptrdiff_t ldc, const Epilogue<T>& epilogue) {
+template <class T, bool kBias, bool kRelu, bool kBits>
+bool finish_rows(std::size_t m, std::size_t n, T* c, std::ptrdiff_t ldc, const Epilogue<T>& e) {
     using V = simd::Vec<T>;
     constexpr std::size_t L = V::kLanes;
-    const typename V::Reg scale = V::broadcast(&epilogue.scale);
-    const Epilogue<T> e = epilogue;
+    const typename V::Reg scale = V::broadcast(&e.scale);
+    const T* bias = e.bias;
     std::uint64_t nan = 0;
     for (std::size_t i = 0; i < m; ++i, c += ldc) {
         const std::size_t bit = e.bit + i * e.bit_stride;
-        for (std::size_t j = 0; j < n; j += L) {
-            const std::size_t left = min(L, n - j);
-            typename V::Reg v = left == L ? V::load(c + j) : V::load_n(c + j, left);
-            if (e.bias != nullptr)
-                v = V::add(v, left == L ? V::load(e.bias + j) : V::load_n(e.bias + j, left));
-            if (e.relu) v = V::relu(v);
-            if (e.bits != nullptr) v = V::keep(read_bits(e.bits, bit + j, left), V::mul(v, scale));
-            nan |= V::nan(v);
-            if (left == L)
-                V::store(c + j, v);
-            else
-                V::store_n(c + j, v, left);
+        for (std::size_t j0 = 0; j0 < n; j0 += 64) {
+            const std::size_t end = min(n, j0 + 64);
+            std::uint64_t word = kBits ? read_bits(e.bits, bit + j0, end - j0) : 0;
+            const auto epilogue = [&](typename V::Reg v, auto load_bias) {
+                if (kBias) v = V::add(v, load_bias());
+                if (kRelu) v = V::relu(v);
+                if (kBits) v = V::keep(word, V::mul(v, scale));
+                word >>= L;
+                nan |= V::nan(v);
+                return v;
+            };
+            std::size_t j = j0;
+            for (; j + L <= end; j += L)
+                V::store(c + j, epilogue(V::load(c + j), [&] { return V::load(bias + j); }));
+            if (j < end) {
+                const std::size_t left = end - j;
+                V::store_n(
+                    c + j,
+                    epilogue(V::load_n(c + j, left), [&] { return V::load_n(bias + j, left); }),
+                    left);
+            }
         }
     }
     return nan != 0;
+}
+
+template <class T>
+bool finish(std::size_t m, std::size_t n, T* c, std::ptrdiff_t ldc, const Epilogue<T>& e) {
+    using Fn = bool (*)(std::size_t, std::size_t, T*, std::ptrdiff_t, const Epilogue<T>&);
+    constexpr Fn kFn[2][2][2] = {
+        {{&finish_rows<T, false, false, false>, &finish_rows<T, false, false, true>},
+         {&finish_rows<T, false, true, false>, &finish_rows<T, false, true, true>}},
+        {{&finish_rows<T, true, false, false>, &finish_rows<T, true, false, true>},
+         {&finish_rows<T, true, true, false>, &finish_rows<T, true, true, true>}}};
+    return kFn[e.bias != nullptr][e.relu][e.bits != nullptr](m, n, c, ldc, e);
 }
 
 }  // namespace product

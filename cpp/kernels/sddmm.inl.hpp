@@ -20,8 +20,30 @@ inline void mask_words(std::size_t rows, std::size_t count, const std::uint8_t* 
     for (std::size_t i = 0; i < rows; ++i) words[i] = read_bits(bits, bit + i * bit_stride, count);
 }
 
-// sums[i * ld_sums + c] += the c-th kept output of row i over k vectors; `first` starts from 0.
-// Writes up to kSums - 1 elements after the last.
+// to[g] = or += the product of x with the tile's row of the g-th bit of word, for g < G; takes
+// those bits out of word.  Past the last bit the row is the first one, and the sum is never read.
+template <class T, std::size_t K, std::size_t G>
+void kept_group(const typename simd::Vec<T>::Reg (&x)[K], std::uint64_t& word, const T* tile, T* to,
+                bool first) {
+    using V = simd::Vec<T>;
+    constexpr std::size_t L = V::kLanes;
+    const T* row[G];
+    for (std::size_t g = 0; g < G; ++g) {
+        row[g] = tile + static_cast<std::size_t>(simd::trailing_zeros(word) & 63) * (K * L);
+        word &= word - 1;
+    }
+    typename V::Reg acc[V::kSums];
+    for (std::size_t g = 0; g < V::kSums; ++g)
+        acc[g] = g < G ? V::mul(x[0], V::load(row[g < G ? g : 0])) : V::zero();
+    for (std::size_t p = 1; p < K; ++p)
+        for (std::size_t g = 0; g < G; ++g) acc[g] = V::fma(x[p], V::load(row[g] + p * L), acc[g]);
+    if (first)
+        for (std::size_t g = 0; g < V::kSums; ++g) to[g] = 0;
+    V::sums(acc, to);
+}
+
+// sums[i * ld_sums + c] = or += the c-th kept output of row i over K vectors of k.  Overwrites up
+// to kSums elements after the last.
 template <class T, std::size_t K>
 void kept_tile(std::size_t rows, const std::uint64_t* words, const T* a, std::ptrdiff_t lda,
                const T* tile, T* sums, std::size_t ld_sums, bool first) {
@@ -32,22 +54,11 @@ void kept_tile(std::size_t rows, const std::uint64_t* words, const T* a, std::pt
         typename V::Reg x[K];
         for (std::size_t p = 0; p < K; ++p) x[p] = V::load(a + p * L);
         std::uint64_t word = *words++;
-        for (T* to = sums; word != 0; to += G) {
-            const T* row[G];
-            for (std::size_t g = 0; g < G; ++g) {
-                // Past the last bit the index is that of any row; its sum is never read.
-                row[g] = tile + static_cast<std::size_t>(simd::trailing_zeros(word) & 63) * (K * L);
-                word &= word - 1;
-            }
-            typename V::Reg acc[G];
-            for (std::size_t g = 0; g < G; ++g) acc[g] = V::mul(x[0], V::load(row[g]));
-            for (std::size_t p = 1; p < K; ++p)
-                for (std::size_t g = 0; g < G; ++g)
-                    acc[g] = V::fma(x[p], V::load(row[g] + p * L), acc[g]);
-            if (first)
-                for (std::size_t g = 0; g < G; ++g) to[g] = 0;
-            V::sums(acc, to);
-        }
+        T* to = sums;
+        for (int left = simd::popcount(word); left > static_cast<int>(G / 2);
+             left -= static_cast<int>(G), to += G)
+            kept_group<T, K, G>(x, word, tile, to, first);
+        if (word != 0) kept_group<T, K, G / 2>(x, word, tile, to, first);
     }
 }
 

@@ -508,16 +508,19 @@ Way choose(Matrix<const T> a, Matrix<const T> b, const Finish<T>& finish, Skip s
 template <class T>
 void compute(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T>& finish,
              Skip skip) {
+    // A product that skips all it may has no NaN to look for.
+    const bool plain = finish.epilogue.bias == nullptr && !finish.epilogue.relu &&
+                       finish.epilogue.bits == nullptr;
     const Finish<T> nothing{finish.kernels, c, {}, false, nullptr};
     const bool choice = (skip.a || skip.b || finish.epilogue.bits != nullptr) && a.cols != 0;
     switch (choice ? choose(a, b, finish, skip) : Way::kDense) {
         case Way::kDense:
             return dense(a, b, c, finish);
         case Way::kSkipA:
-            return skip_a(a, b, c, finish, true);
+            return skip_a(a, b, c, plain && !skip.b ? nothing : finish, true);
         case Way::kSkipB: {
             skip_a(b.transposed(), a.transposed(), c.transposed(), nothing, false);
-            return finish.all();
+            return plain && !skip.a ? void() : finish.all();
         }
         case Way::kKeep:
             return keep_only(a, b, c, finish);

@@ -237,12 +237,11 @@ struct Vec<float> {
     // Lane l is the next of from[] where bit l is 1, else +0.0; from[] has at least kLanes
     // elements.
     static Reg expand(std::uint64_t bits, const float* from) {
-        float lanes[kLanes];
-        for (std::size_t l = 0; l < kLanes; ++l, bits >>= 1) {
-            lanes[l] = bits & 1 ? *from : 0;
-            from += bits & 1;
-        }
-        return load(lanes);
+        const std::uint64_t lanes = _pdep_u64(bits, 0x0101010101010101) * 0xff;
+        const std::uint64_t index = _pdep_u64(0x0706050403020100, lanes);
+        const __m256i source =
+            _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<long long>(index)));
+        return keep(bits, _mm256_permutevar8x32_ps(load(from), source));
     }
 
     static void transpose(Reg (&r)[kLanes]) {
@@ -323,12 +322,12 @@ struct Vec<double> {
     }
 
     static Reg expand(std::uint64_t bits, const double* from) {
-        double lanes[kLanes];
-        for (std::size_t l = 0; l < kLanes; ++l, bits >>= 1) {
-            lanes[l] = bits & 1 ? *from : 0;
-            from += bits & 1;
-        }
-        return load(lanes);
+        const std::uint64_t lanes = _pdep_u64(bits, 0x0001000100010001) * 0xffff;
+        const std::uint64_t index = _pdep_u64(0x0706050403020100, lanes);  // of halves
+        const __m256i source =
+            _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<long long>(index)));
+        return keep(
+            bits, _mm256_castps_pd(_mm256_permutevar8x32_ps(_mm256_castpd_ps(load(from)), source)));
     }
 
     static void transpose(Reg (&r)[kLanes]) {
