@@ -67,6 +67,7 @@ struct Epilogue {
     T scale;
 };
 
+constexpr std::size_t kPackSlack = 16;
 constexpr std::size_t kSumsSlack = 16;
 
 template <class T>
@@ -77,6 +78,7 @@ struct ProductKernels {
     // dst[i * ld + j] = src[i * row_stride + j * col_stride]
     void (*copy)(std::size_t rows, std::size_t cols, const T* src, std::ptrdiff_t row_stride,
                  std::ptrdiff_t col_stride, T* dst, std::ptrdiff_t ld);
+    // May overwrite up to kPackSlack elements after its end.
     void (*pack_a)(std::size_t m, std::size_t k, const T* a, std::ptrdiff_t row_stride,
                    std::ptrdiff_t col_stride, T* packed);
     void (*pack_b)(std::size_t k, std::size_t n, const T* b, std::ptrdiff_t row_stride,
@@ -84,7 +86,7 @@ struct ProductKernels {
     // c[m, n] = packed A times packed B, or c += it.
     void (*multiply)(std::size_t m, std::size_t n, std::size_t k, const T* a, const T* b, T* c,
                      std::ptrdiff_t ldc, bool accumulate);
-    // The same with m <= tile_rows and B where it lies, columns contiguous, n a multiple of lanes.
+    // The same, best with few rows, and B where it lies, columns contiguous, n a multiple of lanes.
     void (*multiply_few_rows)(std::size_t m, std::size_t n, std::size_t k, const T* a, const T* b,
                               std::ptrdiff_t ldb, T* c, std::ptrdiff_t ldc, bool accumulate);
     // c[i, j] = sum over p of a[i * lda + p] * bt[j * ldb + p]

@@ -81,14 +81,47 @@ void copy(std::size_t rows, std::size_t cols, const T* src, std::ptrdiff_t row_s
     }
 }
 
+// One panel of at most kTileRows rows.  Vectors are stored whole, in an order in which what one
+// writes past its row is overwritten by the next, but for the last of all.
+template <class T>
+void pack_panel(std::size_t rows, std::size_t readable, std::size_t k, const T* a,
+                std::ptrdiff_t row_stride, std::ptrdiff_t col_stride, T* panel) {
+    using V = simd::Vec<T>;
+    constexpr std::size_t L = V::kLanes;
+    if (row_stride == 1) {
+        for (std::size_t p = 0; p < k; ++p, a += col_stride, panel += rows)
+            for (std::size_t i = 0; i < rows; i += L)
+                V::store(panel + i,
+                         i + L <= readable ? V::load(a + i) : V::load_n(a + i, readable - i));
+    } else if (col_stride == 1) {
+        for (std::size_t p = 0; p < k; p += L) {
+            const std::size_t cols = min(L, k - p);
+            for (std::size_t i = (rows - 1) / L * L + L; i != 0;) {
+                i -= L;
+                typename V::Reg r[L];
+                for (std::size_t l = 0; l < L; ++l) {
+                    const T* from =
+                        a + static_cast<std::ptrdiff_t>(min(i + l, rows - 1)) * row_stride + p;
+                    r[l] = cols == L ? V::load(from) : V::load_n(from, cols);
+                }
+                V::transpose(r);
+                for (std::size_t l = 0; l < cols; ++l) V::store(panel + (p + l) * rows + i, r[l]);
+            }
+        }
+    } else {
+        copy(k, rows, a, col_stride, row_stride, panel, static_cast<std::ptrdiff_t>(rows));
+    }
+}
+
 template <class T>
 void pack_a(std::size_t m, std::size_t k, const T* a, std::ptrdiff_t row_stride,
             std::ptrdiff_t col_stride, T* packed) {
-    for (std::size_t i = 0; i < m; i += kTileRows<T>) {
-        const std::size_t rows = min(kTileRows<T>, m - i);
-        copy(k, rows, a, col_stride, row_stride, packed, static_cast<std::ptrdiff_t>(rows));
+    for (; m != 0;) {
+        const std::size_t rows = min(kTileRows<T>, m);
+        pack_panel(rows, m, k, a, row_stride, col_stride, packed);
         a += static_cast<std::ptrdiff_t>(rows) * row_stride;
         packed += rows * k;
+        m -= rows;
     }
 }
 
@@ -206,14 +239,19 @@ void multiply(std::size_t m, std::size_t n, std::size_t k, const T* a, const T* 
     }
 }
 
+// All rows before the next columns, so that a strip of B is read once.
 template <class T>
 void multiply_few_rows(std::size_t m, std::size_t n, std::size_t k, const T* a, const T* b,
                        std::ptrdiff_t ldb, T* c, std::ptrdiff_t ldc, bool accumulate) {
     constexpr std::size_t L = simd::Vec<T>::kLanes;
     int log2 = 3;
     for (std::size_t j = 0; j < n; j += L << log2) {
-        while ((L << log2) > n - j || kTiles<T>.fn[log2][m - 1] == nullptr) --log2;
-        kTiles<T>.fn[log2][m - 1](k, a, b + j, ldb, c + j, ldc, L, accumulate);
+        while ((L << log2) > n - j || kTiles<T>.fn[log2][min(m, kTileRows<T>) - 1] == nullptr)
+            --log2;
+        for (std::size_t i = 0; i < m; i += kTileRows<T>)
+            kTiles<T>.fn[log2][min(kTileRows<T>, m - i) - 1](
+                k, a + i * k, b + j, ldb, c + static_cast<std::ptrdiff_t>(i) * ldc + j, ldc, L,
+                accumulate);
     }
 }
 

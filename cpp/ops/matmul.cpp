@@ -140,7 +140,7 @@ void multiply_blocked(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const F
                 const size_t task_rows = std::min(grid.rows_per_task, m - i);
                 const size_t task_cols = std::min(grid.cols_per_task, cols - j);
                 const size_t height = std::min(task_rows, round_up(kHeight, kern.tile_rows));
-                const Scratch<T> packed_a(Slot::kTask, height * ks);
+                const Scratch<T> packed_a(Slot::kTask, height * ks + kPackSlack);
                 if (!memory(packed_a.get())) return;
                 for (size_t r = 0; r < task_rows; r += height) {
                     const size_t rows = std::min(height, task_rows - r);
@@ -160,14 +160,14 @@ void multiply_blocked(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const F
     memory.rethrow();
 }
 
-// At most tile_rows rows, and B's columns contiguous: B is used where it lies, read in order.
+// At most kFewRows rows, and B's columns contiguous: B is used where it lies, read in order.
 template <class T>
 void multiply_few_rows(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T>& finish,
                        bool serial) {
     const ProductKernels<T>& kern = finish.kernels;
     const size_t m = c.rows, n = c.cols, k = a.cols;
-    constexpr size_t kFewDepth = 128;
-    const Scratch<T> packed_a(Slot::kShared, m * k);
+    constexpr size_t kFewDepth = 32;
+    const Scratch<T> packed_a(Slot::kShared, m * k + kPackSlack);
     MemoryCheck memory;
     if (!memory(packed_a.get())) memory.rethrow();
     for (size_t p = 0; p < k; p += kFewDepth)
@@ -238,14 +238,24 @@ Matrix<const T> read_only(Matrix<T> a) {
     return {a.data, a.rows, a.cols, a.row_stride, a.col_stride};
 }
 
+// So few that packing B would cost more than B's strides do.
+constexpr size_t kFewRows = 16;
+
 // c = a b and the epilogue, c's columns contiguous.
 template <class T>
 void dense_by_rows(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T>& finish,
                    bool serial) {
-    if (c.rows <= finish.kernels.tile_rows && b.col_stride == 1)
+    if (c.rows <= kFewRows && b.col_stride == 1)
         multiply_few_rows(a, b, c, finish, serial);
     else
         multiply_blocked(a, b, c, finish, serial);
+}
+
+// Dot products do not care how many columns there are; tiles leave part of their last vector empty.
+template <class T>
+bool dots_pay(const ProductKernels<T>& kern, size_t n, size_t k) {
+    return k >= kern.lanes &&
+           (n <= 16 || (n < 4 * kern.lanes && 8 * n < 7 * round_up(n, kern.lanes)));
 }
 
 // c = a b and the epilogue.  The way depends on shapes and strides only.  c's columns are
@@ -255,22 +265,21 @@ void dense(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T>& f
     const ProductKernels<T>& kern = finish.kernels;
     const size_t m = c.rows, n = c.cols, k = a.cols;
     const bool serial = num_threads() == 1 || m * n * k + m * n + m * k + k * n < kSerialWork;
-    constexpr size_t kFewColumns = 16;  // dot products beat a wide tile that is mostly empty
 
     if (k == 0) {
         for (size_t i = 0; i < m; ++i)
             for (size_t j = 0; j < n; ++j) *c.at(i, j) = 0;
         return finish.all();
     }
-    if (n <= kFewColumns && a.col_stride == 1 && k >= kern.lanes) {
+    if (dots_pay(kern, n, k) && a.col_stride == 1) {
         multiply_by_dots(kern, a, b, c, serial);
         return finish.all();
     }
-    if (m <= kFewColumns && b.row_stride == 1 && b.col_stride != 1 && k >= kern.lanes) {
+    if (dots_pay(kern, m, k) && b.row_stride == 1 && b.col_stride != 1) {
         multiply_by_dots(kern, b.transposed(), a.transposed(), c.transposed(), serial);
         return finish.all();
     }
-    const bool few_columns = n <= kern.tile_rows && n < m && a.row_stride == 1;
+    const bool few_columns = n <= kFewRows && n < m && a.row_stride == 1;
     if (c.col_stride == 1 && !few_columns) return dense_by_rows(a, b, c, finish, serial);
 
     // By way of c^T = b^T a^T, into memory of our own where c^T is not in row order.
@@ -509,8 +518,8 @@ template <class T>
 void compute(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T>& finish,
              Skip skip) {
     // A product that skips all it may has no NaN to look for.
-    const bool plain = finish.epilogue.bias == nullptr && !finish.epilogue.relu &&
-                       finish.epilogue.bits == nullptr;
+    const bool plain =
+        finish.epilogue.bias == nullptr && !finish.epilogue.relu && finish.epilogue.bits == nullptr;
     const Finish<T> nothing{finish.kernels, c, {}, false, nullptr};
     const bool choice = (skip.a || skip.b || finish.epilogue.bits != nullptr) && a.cols != 0;
     switch (choice ? choose(a, b, finish, skip) : Way::kDense) {
