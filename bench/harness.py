@@ -15,6 +15,7 @@ import json
 import math
 import os
 import platform
+import random
 import statistics
 import sys
 import time
@@ -32,6 +33,7 @@ from rich.table import Table
 RESULTS = Path(__file__).parent / "results"
 _RESTARTED = "DROPWISE_BENCH_THREADS"
 _SAMPLE_SECONDS = 1e-3  # calls shorter than that are repeated within a sample
+_SETTLE_SECONDS = 0.1  # calls longer than that need no call before, that is not timed
 
 
 @dataclass
@@ -128,7 +130,8 @@ def optional(name: str) -> ModuleType | None:
 
 def measure(case: Case, *, rounds: int, seconds: float) -> dict[str, dict[str, float]]:
     """Check and warm all contenders, then time them in turns."""
-    repeats = {}
+    repeats, quick = {}, {}
+    shuffle = random.Random(0)
     for contender in case.contenders:
         contender.before()
         try:
@@ -137,6 +140,7 @@ def measure(case: Case, *, rounds: int, seconds: float) -> dict[str, dict[str, f
             raise RuntimeError(f"{contender.name} failed at {case.labels}") from error
         elapsed = min(_timed(contender.call, 1) for _ in range(3))
         repeats[contender.name] = max(1, math.ceil(_SAMPLE_SECONDS / max(elapsed, 1e-9)))
+        quick[contender.name] = elapsed < _SETTLE_SECONDS
     samples: dict[str, list[float]] = {contender.name: [] for contender in case.contenders}
     gc.collect()
     gc.disable()
@@ -144,13 +148,14 @@ def measure(case: Case, *, rounds: int, seconds: float) -> dict[str, dict[str, f
         start = time.perf_counter()
         done = 0
         while done < rounds or (time.perf_counter() - start < seconds and done < 200):
-            # Turned by one each round, so that nobody always follows the same neighbour.
-            turn = done % len(case.contenders)
-            for contender in case.contenders[turn:] + case.contenders[:turn]:
-                n = repeats[contender.name]
+            # In another order each round, so that nobody always follows the same neighbour.
+            for contender in shuffle.sample(case.contenders, len(case.contenders)):
                 contender.before()
-                if n > 1:
-                    contender.call()  # its data back to the caches: they are part of the question
+                # First once for nothing: a call leaves caches, page tables and threads of its own
+                # behind, and the next contender shall not pay for them.
+                if quick[contender.name]:
+                    contender.call()
+                n = repeats[contender.name]
                 samples[contender.name].append(_timed(contender.call, n) / n)
             done += 1
     finally:

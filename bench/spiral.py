@@ -272,7 +272,8 @@ def cases(args: argparse.Namespace) -> Iterator[Case]:
         variants["native"] = choose("native", best, args.threads)
         if args.threads > 1:
             variants["native, 1 thread"] = choose("native", best, 1)
-        variants |= {f"native {isa}": choose("native", isa, args.threads) for isa in others}
+        if not args.quick:
+            variants |= {f"native {isa}": choose("native", isa, args.threads) for isa in others}
     for name, before in variants.items():
         epoch = ours(x, y)
         contenders.append(Contender(name, epoch, learns(epoch), before))
