@@ -33,7 +33,7 @@ from rich.table import Table
 RESULTS = Path(__file__).parent / "results"
 _RESTARTED = "DROPWISE_BENCH_THREADS"
 _SAMPLE_SECONDS = 1e-3  # calls shorter than that are repeated within a sample
-_SETTLE_SECONDS = 0.1  # calls longer than that need no call before, that is not timed
+_SETTLE_SECONDS = 0.03  # calls longer than that need no call before, that is not timed
 
 
 @dataclass
