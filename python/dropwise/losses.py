@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,6 +22,22 @@ class Loss(Protocol):
 
     @property
     def accuracy(self) -> float | None: ...
+
+
+class _Pass(NamedTuple):
+    """What a forward leaves for backward.  Matrices are [C, B]."""
+
+    scores: Array
+    top: Array  # [B], the largest score of each row
+    probabilities: Array
+    target: Array | None  # probabilities; None: `index` is all there is
+    index: NDArray[np.intp]  # [B], the target's class
+    position: NDArray[np.intp]  # [B], where in the memory of a matrix that class is
+
+
+def _in_order(matrix: Array) -> Array:
+    """The elements in the order of memory, as a view."""
+    return matrix.reshape(-1, order="A")
 
 
 class SoftmaxCrossEntropy:
@@ -46,8 +62,7 @@ class SoftmaxCrossEntropy:
     """
 
     def __init__(self) -> None:
-        self._last: tuple[Array, Array | None, NDArray[np.intp]] | None = None
-        self._scores: Array | None = None
+        self._last: _Pass | None = None
 
     def forward(self, y_pred: ArrayLike, y: ArrayLike) -> float:
         """The mean cross-entropy.
@@ -63,57 +78,67 @@ class SoftmaxCrossEntropy:
         if y_pred.ndim != 2 or 0 in y_pred.shape:
             raise ValueError(f"y_pred must have shape (B, C), got {y_pred.shape}")
         rows, classes = y_pred.shape
-        # Classes first: [C, B], each class one run of memory (or the reverse, where they are many).
-        scores = y_pred.T if classes >= _FEW_CLASSES else np.ascontiguousarray(y_pred.T)
-        shifted = scores - scores.max(axis=0)
-        self._scores = scores
+        few = classes < _FEW_CLASSES
+        # [C, B] in either case; the order of the memory differs.
+        scores = np.ascontiguousarray(y_pred.T) if few else np.ascontiguousarray(y_pred).T
+        target: Array | None = None
         if y.shape == (rows,):
             if y.dtype.kind not in "iu":
                 raise TypeError(f"y must hold classes as integers, got dtype {y.dtype}")
-            target, index = None, y.astype(np.intp, copy=False)
-            if index.min() < 0 or index.max() >= classes:
-                raise ValueError(
-                    f"y must hold classes in [0, {classes}), got {index.min()} to {index.max()}"
-                )
-            log_likelihood = float(shifted[index, np.arange(rows)].sum(dtype=np.float64))
+            low, high = y.min(), y.max()
+            if low < 0 or high >= classes:
+                raise ValueError(f"y must hold classes in [0, {classes}), got {low} to {high}")
+            index = y.astype(np.intp, copy=False)
         elif y.shape == y_pred.shape:
             target = y.T.astype(scores.dtype, copy=False)
             index = target.argmax(axis=0)
-            log_likelihood = float(np.sum(shifted * target, dtype=np.float64))
         else:
             raise ValueError(f"y must have shape ({rows},) or {y_pred.shape}, got {y.shape}")
-        np.exp(shifted, out=shifted)
-        total = shifted.sum(axis=0)
-        mass = 1.0 if target is None else target.sum(axis=0)
-        log_total = float(np.sum(np.log(total) * mass, dtype=np.float64))
-        shifted /= total
-        self._last = (shifted, target, index)
-        return (log_total - log_likelihood) / float(rows)
+        row = np.arange(rows)
+        position = index * rows + row if few else row * classes + index
+        top = scores.max(axis=0)
+        shifted = scores - top
+        if target is None:
+            log_likelihood = _in_order(shifted).take(position).sum(dtype=np.float64)
+        else:
+            log_likelihood = np.sum(shifted * target, dtype=np.float64)
+        probabilities = np.exp(shifted, out=shifted)
+        total = probabilities.sum(axis=0)
+        log_total = np.log(total)
+        if target is not None:
+            log_total *= target.sum(axis=0)
+        probabilities /= total
+        self._last = _Pass(scores, top, probabilities, target, index, position)
+        return float(log_total.sum(dtype=np.float64) - log_likelihood) / rows
 
     def backward(self) -> Array:
         """The gradient with respect to `y_pred`, shape (B, C)."""
-        probabilities, target, index = self._need()
-        rows = probabilities.shape[1]
-        gradient: Array
-        if target is None:
-            gradient = probabilities / rows
-            gradient[index, np.arange(rows)] -= 1.0 / rows
+        last = self._need()
+        rows = last.index.size
+        if last.target is None:
+            gradient = last.probabilities / rows
+            _in_order(gradient)[last.position] -= 1.0 / rows
         else:
-            gradient = probabilities * (target.sum(axis=0) / rows)
-            gradient -= target / rows
+            gradient = last.probabilities * (last.target.sum(axis=0) / rows)
+            gradient -= last.target / rows
         return gradient.T
 
     @property
     def probabilities(self) -> Array:
-        return self._need()[0].T
+        """Of the last forward."""
+        return self._need().probabilities.T
 
     @property
     def accuracy(self) -> float:
-        _, _, index = self._need()
-        assert self._scores is not None
-        return float(np.count_nonzero(self._scores.argmax(axis=0) == index)) / index.size
+        """Of the last forward."""
+        scores, top, _, _, index, position = self._need()
+        if np.count_nonzero(scores == top) == index.size:
+            right = _in_order(scores).take(position) == top
+        else:  # the largest score is there twice, or is NaN: the first counts
+            right = scores.argmax(axis=0) == index
+        return np.count_nonzero(right) / index.size
 
-    def _need(self) -> tuple[Array, Array | None, NDArray[np.intp]]:
+    def _need(self) -> _Pass:
         if self._last is None:
             raise RuntimeError("SoftmaxCrossEntropy: backward was called before forward")
         return self._last
