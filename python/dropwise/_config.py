@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from importlib import metadata
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -113,6 +112,8 @@ def _why(chosen: str, best: str, variable: str, function: str) -> str:
 
 
 def _version(distribution: str) -> str:
+    from importlib import metadata  # half the time of `import dropwise`
+
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:

@@ -88,9 +88,9 @@ class Dense(Layer):
         self.skip_zeros = bool(skip_zeros)
         self._wide = np.dtype(np.float32) if self.dtype.itemsize == 2 else self.dtype  # of sums
         self._seed = None if seed is None else seed_sequence(seed)
-        # Weights and bias lie in one array, so that an optimizer needs one pass for both.
+        # Weights and, after them, the bias lie in one array: an optimizer needs one pass for both.
         self._parameters: Array | None = None
-        self._gradients = np.zeros((self.in_features + 1) * self.out_features, self.dtype)
+        self.gradients = np.zeros((self.in_features + 1) * self.out_features, self.dtype)
         self._last: tuple[Array, tuple[int, ...]] | None = None
 
     # ---- parameters
@@ -110,7 +110,7 @@ class Dense(Layer):
             else:
                 limit = math.sqrt(3.0) * deviation
                 weight = rng.uniform(-limit, limit, shape)
-            self._parameters = np.zeros(self._gradients.size, self.dtype)
+            self._parameters = np.zeros(self.gradients.size, self.dtype)
             self._parameters[: weight.size] = weight.ravel()
         return self._parameters
 
@@ -135,12 +135,12 @@ class Dense(Layer):
     @property
     def grad_weight(self) -> Array:
         """Shape (in_features, out_features)."""
-        return self._as_weight(self._gradients)
+        return self._as_weight(self.gradients)
 
     @property
     def grad_bias(self) -> Array:
         """Shape (out_features,)."""
-        return self._as_bias(self._gradients)
+        return self._as_bias(self.gradients)
 
     def _as_weight(self, flat: Array) -> Array:
         return flat[: -self.out_features].reshape(self.in_features, self.out_features)
@@ -156,7 +156,7 @@ class Dense(Layer):
 
     def parameters(self) -> list[tuple[Array, Array]]:
         """One pair of flat arrays: weights then bias, and their gradients."""
-        return [(self._drawn(), self._gradients)]
+        return [(self._drawn(), self.gradients)]
 
     def reseed(self, sequence: np.random.SeedSequence) -> None:
         """Draw from `sequence`, unless a seed was given or weights are there already."""
@@ -199,13 +199,13 @@ class Dense(Layer):
         shape = (*lead, self.out_features)
         dy = check_gradient(dy, shape, self.dtype, self).reshape(-1, self.out_features)
         functional.matmul(rows.T, dy, skip_zeros=self.skip_zeros, out=self.grad_weight)
-        self.finish_gradients(dy)
+        self.grad_bias[...] = functional.sum_rows(dy)
+        self.add_penalties()
         dx = functional.matmul(dy, self.weight.T, skip_zeros=self.skip_zeros)
         return dx.reshape(*lead, self.in_features)
 
-    def finish_gradients(self, dy: Array) -> None:
-        """Set ``grad_bias``, then add regularisation to it and to ``grad_weight``."""
-        self.grad_bias[...] = functional.sum_rows(dy)
+    def add_penalties(self) -> None:
+        """Add the regularisation to ``grad_weight`` and ``grad_bias``."""
         for penalty_1, penalty_2, value, gradient in self._penalties():
             if penalty_2:
                 gradient += (2.0 * penalty_2) * value
@@ -227,7 +227,7 @@ class Dense(Layer):
         """(l1, l2, parameters, gradient) as flat arrays; one entry where both have the same."""
         if not (self.l1 or self.l2 or self.bias_l1 or self.bias_l2):
             return []
-        value, gradient = self._drawn(), self._gradients
+        value, gradient = self._drawn(), self.gradients
         if (self.l1, self.l2) == (self.bias_l1, self.bias_l2):
             return [(self.l1, self.l2, value, gradient)]
         n = self.out_features

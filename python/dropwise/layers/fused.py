@@ -27,6 +27,9 @@ from dropwise.layers.dense import Dense
 from dropwise.layers.dropout import Dropout
 from dropwise.layers.relu import ReLU
 
+# So few columns of x cost less to copy than the gradient of what was made from them to read again.
+_FEW_INPUTS = 32
+
 
 class Workspace:
     """Arrays by name, kept between calls: fresh memory costs more in page faults than to fill."""
@@ -195,8 +198,8 @@ class Group:
         skip = "ab" if dense.skip_zeros else ""
         if x.columns is None and columns is None:
             weight = dense.weight
-            backend.matmul(x.values.T, dz, dense.grad_weight, None, False, skip)
-            dense.finish_gradients(dz)
+            self._set_gradients(x.values, dz, skip, space)
+            dense.add_penalties()
         else:
             part = np.ix_(
                 np.arange(dense.in_features) if x.columns is None else x.columns,
@@ -208,7 +211,8 @@ class Group:
             dense.grad_weight[...] = 0
             dense.grad_weight[part] = gradient
             total = functional.sum_rows(dz)[None, :]
-            dense.finish_gradients(spread(total, columns, dense.out_features))
+            dense.grad_bias[...] = spread(total, columns, dense.out_features)[0]
+            dense.add_penalties()
         if not want_dx:
             return None
         shape = x.values.shape
@@ -224,6 +228,22 @@ class Group:
         if before.scale != 1.0:
             np.multiply(dx, dense.dtype.type(before.scale), out=dx)
         return dx
+
+    def _set_gradients(self, x: Array, dz: Array, skip: str, space: Workspace) -> None:
+        """The gradients of weight and bias: ``x.T @ dz`` and the sum of the rows of dz."""
+        dense, backend = self.dense, active()
+        rows, inputs = x.shape
+        if inputs < _FEW_INPUTS:  # with a column of ones in x, reading dz once gives both
+            x1 = space.array("x1", (rows, inputs + 1), dense.dtype)
+            x1[:, :-1] = x
+            x1[:, -1] = 1
+            both = dense.gradients.reshape(inputs + 1, dense.out_features)
+            backend.matmul(x1.T, dz, both, None, False, skip)
+            return
+        ones = space.array("ones", (1, rows), dense.dtype)
+        ones[...] = 1
+        backend.matmul(x.T, dz, dense.grad_weight, None, False, skip)
+        backend.matmul(ones, dz, dense.grad_bias[None, :], None, False, "")
 
     def _gate(self, dy: Array, trace: Trace, space: Workspace) -> Array:
         """The gradient of what the Dense computed, from that of what the group gave."""

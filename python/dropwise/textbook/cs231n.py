@@ -65,7 +65,7 @@ def dropout_forward(
     >>> import numpy as np
     >>> from dropwise.textbook.cs231n import dropout_backward, dropout_forward
     >>> out, cache = dropout_forward(np.ones(8), {"mode": "train", "p": 0.25, "seed": 123})
-    >>> sorted(set(out))
+    >>> sorted(set(out.tolist()))
     [0.0, 4.0]
     >>> bool((dropout_backward(np.ones(8), cache) == out).all())
     True
