@@ -128,8 +128,17 @@ def optional(name: str) -> ModuleType | None:
 # ---- measuring ---------------------------------------------------------------------------------
 
 
-def measure(case: Case, *, rounds: int, seconds: float) -> dict[str, dict[str, float]]:
+def measure(
+    case: Case, *, rounds: int, seconds: float, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, dict[str, float]]:
     """Check and warm all contenders, then time them in turns."""
+
+    def timed(call: Callable[[], Any], n: int) -> float:
+        start = clock()
+        for _ in range(n):
+            call()
+        return clock() - start
+
     repeats, quick = {}, {}
     shuffle = random.Random(0)
     for contender in case.contenders:
@@ -138,7 +147,7 @@ def measure(case: Case, *, rounds: int, seconds: float) -> dict[str, dict[str, f
             contender.check(contender.call())
         except Exception as error:
             raise RuntimeError(f"{contender.name} failed at {case.labels}") from error
-        elapsed = min(_timed(contender.call, 1) for _ in range(3))
+        elapsed = min(timed(contender.call, 1) for _ in range(3))
         repeats[contender.name] = max(1, math.ceil(_SAMPLE_SECONDS / max(elapsed, 1e-9)))
         quick[contender.name] = elapsed < _SETTLE_SECONDS
     samples: dict[str, list[float]] = {contender.name: [] for contender in case.contenders}
@@ -156,7 +165,7 @@ def measure(case: Case, *, rounds: int, seconds: float) -> dict[str, dict[str, f
                 if quick[contender.name]:
                     contender.call()
                 n = repeats[contender.name]
-                samples[contender.name].append(_timed(contender.call, n) / n)
+                samples[contender.name].append(timed(contender.call, n) / n)
             done += 1
     finally:
         gc.enable()
@@ -171,13 +180,6 @@ def measure(case: Case, *, rounds: int, seconds: float) -> dict[str, dict[str, f
         }
         for name, times in samples.items()
     }
-
-
-def _timed(call: Callable[[], Any], n: int) -> float:
-    start = time.perf_counter()
-    for _ in range(n):
-        call()
-    return time.perf_counter() - start
 
 
 def machine(threads: int) -> dict[str, Any]:
@@ -228,9 +230,16 @@ def main(question: Question) -> None:
     parser.add_argument("--quick", action="store_true", help="small cases, few samples: a test")
     parser.add_argument("--threads", type=int, default=1, help="for everybody (default: 1)")
     parser.add_argument("--seconds", type=float, default=question.seconds, help="for each case")
+    parser.add_argument(
+        "--cpu-time",
+        action="store_true",
+        help="count processor time: for one thread on a machine that others use, too",
+    )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON file")
     question.arguments(parser)
     args = parser.parse_args()
+    if args.cpu_time and args.threads > 1:
+        parser.error("--cpu-time adds up the threads: it is for one")
     _restart(args.threads)
 
     console = Console()
@@ -246,12 +255,14 @@ def main(question: Question) -> None:
                 case,
                 rounds=2 if args.quick else question.rounds,
                 seconds=0.02 if args.quick else args.seconds,
+                clock=time.process_time if args.cpu_time else time.perf_counter,
             )
             measured.append({"labels": case.labels, "times": times})
             bar.advance(task)
     result = {
         "bench": question.name,
         "quick": args.quick,
+        "clock": "processor time" if args.cpu_time else "wall time",
         "machine": conditions,
         "extra": question.extra(),
         "cases": measured,

@@ -32,7 +32,7 @@ def results(folder: Path) -> Iterable[tuple[harness.Question, dict[str, Any]]]:
 
 def table(folder: Path) -> str:
     """All goals in Markdown, and what they were measured on."""
-    lines, machines = [], []
+    lines, machines, clocks = [], [], set()
     for question, result in results(folder):
         threads = result["machine"]["threads"]
         rows = harness.goal_rows(question.goals, result)
@@ -40,6 +40,7 @@ def table(folder: Path) -> str:
             rows = [row for row in rows if "threads" in row[0]]
         lines += ["| " + " | ".join(row) + " |" for row in rows]
         machines.append(result["machine"])
+        clocks.add(result["clock"])
     if not lines:
         raise SystemExit(f"no results in {folder}: run the questions first")
     head = ["what", "against", "measured", "floor", "aim", "reached"]
@@ -48,9 +49,10 @@ def table(folder: Path) -> str:
     kernels = ", ".join(sorted({pool["architecture"] for m in machines for pool in m["blas"]}))
     note = (
         f"{first['cpu']}, {first['cores']} cores, {first['active_set']}; {versions}; NumPy's "
-        f"OpenBLAS with kernels for {kernels}. One thread, float32, ratios of medians (products: "
-        "of minima), contenders in turns in one process; where several cases make a row, the worst "
-        "to the best of them. `<=`: our time over theirs; `>=`: theirs over ours."
+        f"OpenBLAS with kernels for {kernels}. One thread, float32, "
+        f"{' and '.join(sorted(clocks))}, ratios of medians (products: of minima), contenders in "
+        "turns in one process; where several cases make a row, the worst to the best of them. "
+        "`<=`: our time over theirs; `>=`: theirs over ours."
     )
     marks = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     return "\n".join([*marks, *lines, "", note])

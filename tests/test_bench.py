@@ -42,6 +42,7 @@ def test_the_report_puts_ratios_of_the_results_between_the_marks(tmp_path):
     }  # fmt: skip
     result = {
         "quick": False,
+        "clock": "wall time",
         "machine": machine,
         "cases": [{"labels": {"what": "epoch", "rows": 3000}, "times": times}],
     }
