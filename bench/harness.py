@@ -230,6 +230,7 @@ def main(question: Question) -> None:
     parser.add_argument("--quick", action="store_true", help="small cases, few samples: a test")
     parser.add_argument("--threads", type=int, default=1, help="for everybody (default: 1)")
     parser.add_argument("--seconds", type=float, default=question.seconds, help="for each case")
+    parser.add_argument("--only", default="", metavar="TEXT", help="cases with this in a label")
     parser.add_argument(
         "--cpu-time",
         action="store_true",
@@ -243,7 +244,11 @@ def main(question: Question) -> None:
     _restart(args.threads)
 
     console = Console()
-    cases = list(question.cases(args))
+    cases = [
+        case
+        for case in question.cases(args)
+        if any(args.only in str(value) for value in case.labels.values())
+    ]
     conditions = machine(args.threads)  # before contenders change the instruction set
     measured = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -268,7 +273,7 @@ def main(question: Question) -> None:
         "cases": measured,
     }
     args.results.mkdir(parents=True, exist_ok=True)
-    suffix = ".tmp.json" if args.quick else ".json"
+    suffix = ".tmp.json" if args.quick or args.only else ".json"
     path = args.results / f"{question.name}-{args.threads}{suffix}"
     path.write_text(json.dumps(result, indent=1) + "\n")
     show(console, question, result)
