@@ -76,7 +76,7 @@ class Chapter15(Run):
     epochs = 10001
     together = 20  # they follow each other in the caches, as in the script
 
-    def __init__(self, checkout: Path, swapped: Sequence[str]) -> None:
+    def __init__(self, checkout: Path, swapped: Sequence[str], seed: int = 0) -> None:
         path = checkout / "Chapter_15" / "Ch15_Final.py"
         script = path.read_text().partition("\n>>>")[0]  # then comes what it prints
         nodes = ast.parse(script).body
@@ -85,7 +85,7 @@ class Chapter15(Run):
         self._names: dict[str, Any] = {}
         with contextlib.redirect_stdout(io.StringIO()):
             _patch_numpy()
-            np.random.seed(0)  # noqa: NPY002  # what nnfs.init() does besides
+            np.random.seed(seed)  # noqa: NPY002  # what nnfs.init() does besides
             self._run([n for n in nodes[: last_class + 1] if not isinstance(n, ast.Expr)])
             own = "spiral_data"  # all learn the same points
             self._names |= {name: getattr(nnfs, name) for name in swapped if name != own}
@@ -144,12 +144,12 @@ def digits(checkout: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarr
 class SixLayers(Run):
     epochs = 301
 
-    def __init__(self, checkout: Path, swapped: Sequence[str]) -> None:
+    def __init__(self, checkout: Path, swapped: Sequence[str], seed: int = 0) -> None:
         with _on_path(checkout, "common"):
             net = importlib.import_module("common.multi_layer_net_extend")
             trainer = importlib.import_module("common.trainer")
         vars(net).update({name: getattr(dlfs, name) for name in swapped})
-        np.random.seed(0)  # noqa: NPY002
+        np.random.seed(seed)  # noqa: NPY002
         network = net.MultiLayerNetExtend(
             input_size=784,
             hidden_size_list=[100] * 6,
@@ -196,7 +196,7 @@ def pictures() -> dict[str, np.ndarray]:
 class Notebook(Run):
     epochs = 25
 
-    def __init__(self, checkout: Path, swapped: Sequence[str]) -> None:
+    def __init__(self, checkout: Path, swapped: Sequence[str], seed: int = 0) -> None:
         assignment = checkout / "assignment2"
         with _on_path(assignment, "cs231n"), contextlib.redirect_stdout(io.StringIO()):
             modules = [
@@ -206,7 +206,7 @@ class Notebook(Run):
             solver = importlib.import_module("cs231n.solver")
         for module in modules:
             vars(module).update({name: getattr(cs231n, name) for name in swapped})
-        np.random.seed(231)  # noqa: NPY002
+        np.random.seed(231 + seed)  # noqa: NPY002
         self._solver = solver.Solver(
             modules[-1].FullyConnectedNet([500], dropout_keep_ratio=0.25),
             pictures(),
@@ -258,6 +258,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
             f"--{option.replace('_', '-')}", type=Path, metavar="DIR", help=f"for: {text}"
         )
     parser.add_argument("--agree", action="store_true", help="whole runs; print where they end")
+    parser.add_argument("--seeds", type=int, default=3, help="of each whole run (default: 3)")
 
 
 def given(args: argparse.Namespace) -> Iterator[tuple[str, type[Any], Path]]:
@@ -269,18 +270,21 @@ def given(args: argparse.Namespace) -> Iterator[tuple[str, type[Any], Path]]:
 
 
 def agree(args: argparse.Namespace) -> None:
-    """Train to the end with each set of classes, and print what the scripts report."""
+    """Train to the end with each set of classes and some seeds, and print what scripts report."""
     for text, run, checkout in given(args):
         table = Table(title=f"{text}: after {run.epochs} epochs")
         for who, swapped in SWAPS[text].items():
-            trained = run(checkout, swapped)
-            for _ in range(run.epochs):
-                trained.epoch()
-            figures = trained.figures()
+            ends = []
+            for seed in range(args.seeds):
+                trained = run(checkout, swapped, seed)
+                for _ in range(run.epochs):
+                    trained.epoch()
+                ends.append(trained.figures())
             if not table.columns:
-                for name in ("classes", *figures):
+                for name in ("classes", *ends[0]):
                     table.add_column(name)
-            table.add_row(who, *(f"{value:.3f}" for value in figures.values()))
+            columns = ([end[name] for end in ends] for name in ends[0])
+            table.add_row(who, *(" ".join(f"{v:.3f}" for v in values) for values in columns))
         Console().print(table)
 
 

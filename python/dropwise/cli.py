@@ -322,7 +322,8 @@ def train_and_report(args: argparse.Namespace) -> int:
     if args.save is not None:
         job.net.save(args.save)
     if args.plot is not None:
-        write_plot(args.plot, job, f"{args.wiring} wiring: {summary}")
+        title = f"{args.wiring} wiring, rate {args.rate:g}, seed {args.seed}: {done} epochs"
+        write_plot(args.plot, job, title)
     return 0
 
 
