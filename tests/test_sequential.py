@@ -216,6 +216,38 @@ def test_an_empty_batch_works():
     assert net.predict(np.empty((0, 5))).shape == (0, 3)
 
 
+class Identity(dw.Layer):
+    """Hands on what it is given."""
+
+    def forward(self, x, training=True):
+        return x
+
+    def backward(self, dy):
+        return dy
+
+
+@pytest.mark.parametrize("spec", ["5 7 R D", "5 7", "5 7 R D 3"])
+def test_what_is_returned_is_not_written_to_again_whatever_the_layers_hand_on(spec):
+    net = dw.Sequential([Identity(), *chain(spec), Identity()])
+    results = []
+    for seed in range(2):
+        y = net.forward(sample(9, 5, seed=seed))
+        dx = net.backward(sample(*y.shape, seed=seed))
+        p = net.predict(sample(9, 5, seed=seed))
+        results.append([(a, a.copy()) for a in (y, dx, p)])
+    for array, copied in results[0]:
+        np.testing.assert_array_equal(array, copied)
+
+
+def test_the_result_may_be_changed_before_backward():
+    x, dy = sample(9, 5), sample(9, 7)
+    a, b = dw.Sequential(chain("5 7 R D")), dw.Sequential(chain("5 7 R D"))
+    a.forward(x)
+    y = b.forward(x)
+    y[...] = dy
+    np.testing.assert_array_equal(b.backward(y), a.backward(dy))
+
+
 # ---- inference ---------------------------------------------------------------------------------
 
 
@@ -298,6 +330,12 @@ def test_layers_that_do_not_fit_are_an_error_at_once():
         dw.Sequential([3])
 
 
+def test_a_layer_that_is_there_twice_is_an_error_at_once():
+    drop = dw.Dropout(0.5)
+    with pytest.raises(ValueError, match=r"Dropout\(rate=0.5\) is in the network twice"):
+        dw.Sequential([dw.Dense(2, 3), drop, dw.Dense(3, 3), drop])
+
+
 def test_the_wrong_number_of_columns_is_an_error_that_names_both():
     net = dw.Sequential([dw.Dense(512, 256), dw.ReLU()])
     for call in (net.forward, net.predict):
@@ -336,6 +374,14 @@ def test_child_i_has_the_seed_with_spawn_key_i():
     )
     nested = np.random.SeedSequence(1, spawn_key=(0, 0)).generate_state(1, np.uint64)[0]
     assert inner.layers[0].layers[0].state_dict()["key"] == f"{int(nested):#018x}"
+
+
+def test_the_seed_fixes_the_weights_of_nested_networks():
+    def nested():
+        return dw.Sequential([dw.Sequential([dw.Dense(2, 3)]), dw.ReLU(), dw.Dense(3, 1)], seed=1)
+
+    for (a, _), (b, _) in zip(nested().parameters(), nested().parameters(), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_a_layer_keeps_a_seed_or_weights_of_its_own():

@@ -27,7 +27,7 @@ from dropwise.layers.dense import Dense
 from dropwise.layers.dropout import Dropout
 from dropwise.layers.relu import ReLU
 
-# So few columns of x cost less to copy than the gradient of what was made from them to read again.
+# So few columns of x cost less to copy than it costs to read the gradient of what they made twice.
 _FEW_INPUTS = 32
 
 
@@ -89,7 +89,11 @@ class Plain:
 
     def __init__(self, layer: Layer) -> None:
         self.layer = layer
-        self.trains = bool(layer.parameters()) if not isinstance(layer, Dense) else True
+
+    @property
+    def trains(self) -> bool:
+        """Whether it has parameters."""
+        return bool(self.layer.parameters())
 
     def forward(
         self, x: Flow, training: bool, space: Workspace, *, trace: bool, fresh: bool
@@ -107,7 +111,6 @@ class Plain:
         *,
         gated: bool,
         want_dx: bool,
-        fresh: bool,
     ) -> Array:
         return self.layer.backward(dy)
 
@@ -140,16 +143,18 @@ class Group:
         columns: NDArray[np.intp] | None = None
         mask: Bits | None = None
         scale = 1.0
-        if dropout is not None:
+        if dropout is not None and not training:
+            _, scale = functional.rate_and_scale(dropout.rate, dropout.scaling, False, dtype)
+        elif dropout is not None:
             shape = (*x.lead, width)
-            _, _, rate, scale, key, stream, _, noise, bits = dropout.begin(shape, dtype, training)
-            if noise is not None and training:
+            _, _, rate, scale, key, stream, _, noise, bits = dropout.begin(shape, dtype, True)
+            if noise is not None:
                 kept = functional.make_bits(width, rate, key, stream, 0)
                 if bits is not None:
                     bits[...] = kept
                 columns = np.flatnonzero(functional.unpack_bits(kept, (width,)))
                 weight, bias = weight[:, columns], bias[columns]
-            elif training:
+            else:
                 mask = bits
                 if mask is None:
                     mask = space.array("mask", ((n_rows * width + 7) >> 3,), np.uint8)
@@ -182,14 +187,13 @@ class Group:
         *,
         gated: bool,
         want_dx: bool,
-        fresh: bool,
     ) -> Array | None:
         """Set the layer's gradients, and give that of the group's input.
 
         `dy` is the gradient of what the Dense computed, in the group's columns, if `gated`, else
         that of what the group gave.  `before` is the trace of the group that made ``trace.x``: the
         result is gated for it.  If no group made it, `before` is None and the result has the shape
-        of the input.
+        of the input, in fresh memory.
         """
         assert trace is not None
         dense, x, columns = self.dense, trace.x, trace.y.columns
@@ -215,25 +219,28 @@ class Group:
             dense.add_penalties()
         if not want_dx:
             return None
-        shape = x.values.shape
-        dx = np.empty(shape, dense.dtype) if fresh else space.array("dx", shape, dense.dtype)
-        if before is not None and before.bits is not None:
+        shape, dtype = x.values.shape, dense.dtype
+        if before is None:
+            dx = np.empty(shape, dtype)
+            backend.matmul(dz, weight.T, dx, None, False, self._skip)
+            return dx.reshape(*x.lead, dense.in_features)
+        dx = space.array("dx", shape, dtype)
+        if before.bits is not None:
             backend.matmul_kept(
                 dz, weight.T, before.bits, dx, None, False, before.scale, self._skip
             )
             return dx
         backend.matmul(dz, weight.T, dx, None, False, self._skip)
-        if before is None:
-            return dx.reshape(*x.lead, dense.in_features)
         if before.scale != 1.0:
-            np.multiply(dx, dense.dtype.type(before.scale), out=dx)
+            np.multiply(dx, dtype.type(before.scale), out=dx)
         return dx
 
     def _set_gradients(self, x: Array, dz: Array, skip: str, space: Workspace) -> None:
         """The gradients of weight and bias: ``x.T @ dz`` and the sum of the rows of dz."""
         dense, backend = self.dense, active()
         rows, inputs = x.shape
-        if inputs < _FEW_INPUTS:  # with a column of ones in x, reading dz once gives both
+        if inputs < min(_FEW_INPUTS, dense.out_features // 4):
+            # With a column of ones in x, reading dz once gives both.
             x1 = space.array("x1", (rows, inputs + 1), dense.dtype)
             x1[:, :-1] = x
             x1[:, -1] = 1

@@ -106,22 +106,23 @@ class Sequential(Layer):
         -------
         ndarray
         """
-        flow, traces = self._run(np.asarray(x), self._spaces, 0, training, trace=True)
+        flow, traces = self._run(np.asarray(x), self._spaces, slice(None), training, trace=True)
         y = flow.full()
         self._last = traces, y.shape, y.dtype
         return y
 
     def _run(
-        self, x: Array, spaces: Sequence[Workspace], start: int, training: bool, *, trace: bool
+        self, x: Array, spaces: Sequence[Workspace], blocks: slice, training: bool, *, trace: bool
     ) -> tuple[Flow, list[Trace | None]]:
-        """Run the blocks from `start` on."""
+        """Run some of the blocks."""
         flow = Flow(x)
-        traces: list[Trace | None] = [None] * len(self._blocks)
-        last = len(self._blocks) - 1
-        for i in range(start, last + 1):
-            flow, traces[i] = self._blocks[i].forward(
-                flow, training, spaces[i], trace=trace, fresh=i == last
-            )
+        traces = []
+        run = self._blocks[blocks]
+        for block, following, space in zip(run, [*run[1:], None], spaces[blocks], strict=False):
+            # A group is done with its input when the next step begins; others may hand it on.
+            fresh = not isinstance(following, Group)
+            flow, left = block.forward(flow, training, space, trace=trace, fresh=fresh)
+            traces.append(left)
         return flow, traces
 
     def backward(self, dy: ArrayLike, *, input_grad: bool = True) -> Array | None:  # type: ignore[override]
@@ -156,7 +157,6 @@ class Sequential(Layer):
                 self._spaces[i],
                 gated=gated,
                 want_dx=input_grad or i > lowest,
-                fresh=i == 0,
             )
             gated = before is not None and isinstance(self._blocks[i], Group)
         return gradient if input_grad else None
@@ -180,10 +180,8 @@ class Sequential(Layer):
         spaces = [Workspace() for _ in self._blocks]
         parts = []
         for start in range(0, max(1, len(x)), _ROWS):
-            flow = Flow(x[start : start + _ROWS])
-            for i, block in enumerate(self._blocks[:stop]):
-                flow, _ = block.forward(flow, False, spaces[i], trace=False, fresh=i == stop - 1)
-            parts.append(flow.full())
+            rows = x[start : start + _ROWS]
+            parts.append(self._run(rows, spaces, slice(stop), False, trace=False)[0].full())
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def predict_mc(
@@ -227,14 +225,15 @@ class Sequential(Layer):
         ):
             together = 1  # a mask that rows share would be shared by samples
         spaces = [Workspace() for _ in self._blocks]
+        repeated = x if together == 1 else np.tile(x, (together,) + (1,) * (x.ndim - 1))
         origin: Array | float = 0.0
         total = squares = np.zeros(())
         for done in range(0, n_samples, together):
             n = min(together, n_samples - done)
-            tiled = x if n == 1 else np.tile(x, (n,) + (1,) * (x.ndim - 1))
+            inputs = repeated[: n * rows]
             if dropout is not None:
-                tiled = dropout.forward(tiled)
-            y = self._run(tiled, spaces, start, True, trace=False)[0].full()
+                inputs = dropout.forward(inputs)
+            y = self._run(inputs, spaces, slice(start, None), True, trace=False)[0].full()
             y = (y if transform is None else transform(y)).reshape(n, rows, *y.shape[1:])
             if done == 0:  # sums of differences from the first sample lose no digits
                 origin = y[0].astype(np.float64)
@@ -527,11 +526,15 @@ def _count(layer: Layer) -> int:
 
 
 def _check_chain(layers: Sequence[Layer]) -> None:
-    """Raise if a Dense cannot take what the Dense before it gives."""
+    """Raise if these layers cannot be a chain."""
     before: Dense | None = None
-    for layer in layers:
+    for i, layer in enumerate(layers):
         if not isinstance(layer, Layer):
             raise TypeError(f"layers must be Layer objects, got {layer!r}")
+        if any(layer is other for other in layers[:i]):
+            raise ValueError(
+                f"{layer!r} is in the network twice; a layer remembers one forward, use two layers"
+            )
         if not isinstance(layer, Dense):
             before = before if isinstance(layer, (ReLU, Dropout)) else None
             continue
