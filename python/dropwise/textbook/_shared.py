@@ -43,6 +43,17 @@ def gate(dy: ArrayLike, bits: Bits, shape: tuple[int, ...], scale: float = 1.0) 
     return functional.apply_mask(dy, None, bits, scale, None)
 
 
+def weight_gradients(x: Array, dy: Array) -> tuple[Array, Array]:
+    """``x.T @ dy`` and the sum of dy's rows, the gradients of weights and bias."""
+    if x.shape[1] >= 32:
+        return functional.matmul(x.T, dy), functional.sum_rows(dy)
+    # With a column of ones in x, reading dy once gives both.
+    x1 = np.ones((x.shape[0], x.shape[1] + 1), x.dtype)
+    x1[:, :-1] = x
+    both = functional.matmul(x1.T, dy)
+    return both[:-1], both[-1]
+
+
 def multiply_kept(x: ArrayLike, mask: ArrayLike) -> Array:
     """``x * mask`` for a mask that a script has seen or set: of x's dtype, and 0 where it is 0."""
     x, mask = np.asarray(x), np.asarray(mask)

@@ -14,7 +14,7 @@ import numpy as np
 from dropwise import functional
 from dropwise._backends.protocol import Array
 from dropwise.random import key_from_seed
-from dropwise.textbook._shared import fresh_key, gate, multiply_kept
+from dropwise.textbook._shared import fresh_key, gate, multiply_kept, weight_gradients
 
 __all__ = [
     "affine_backward",
@@ -102,8 +102,7 @@ def affine_backward(dout: Array, cache: AffineCache) -> tuple[Array, Array, Arra
     """Gradients with respect to x, w and b."""
     x, w, _ = cache
     dx = functional.matmul(dout, w.T).reshape(x.shape)
-    dw = functional.matmul(x.reshape(x.shape[0], -1).T, dout)
-    return dx, dw, functional.sum_rows(dout)
+    return dx, *weight_gradients(x.reshape(x.shape[0], -1), dout)
 
 
 def relu_forward(x: Array) -> tuple[Array, Array]:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from dropwise import functional
 from dropwise._backends.protocol import Array
 from dropwise.losses import SoftmaxCrossEntropy
-from dropwise.textbook._shared import Made, drop, gate, multiply_kept
+from dropwise.textbook._shared import Made, drop, gate, multiply_kept, weight_gradients
 
 __all__ = ["Affine", "Dropout", "Relu", "Sigmoid", "SoftmaxWithLoss"]
 
@@ -171,8 +171,7 @@ class Affine:
         if self.x is None or self.original_x_shape is None:
             raise RuntimeError("Affine: backward was called before forward")
         dout = np.asarray(dout)
-        self.dW = functional.matmul(self.x.T, dout)
-        self.db = functional.sum_rows(dout)
+        self.dW, self.db = weight_gradients(self.x, dout)
         return functional.matmul(dout, self.W.T).reshape(self.original_x_shape)
 
 

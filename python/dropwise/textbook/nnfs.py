@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from dropwise import datasets, functional, optimizers
 from dropwise._backends.protocol import Array, Bits
 from dropwise.losses import SoftmaxCrossEntropy
-from dropwise.textbook._shared import Made, drop, fresh_key, gate, multiply_kept
+from dropwise.textbook._shared import Made, drop, fresh_key, gate, multiply_kept, weight_gradients
 
 __all__ = [
     "Activation_ReLU",
@@ -115,8 +115,8 @@ class Layer_Dense(_Step):
     def backward(self, dvalues: ArrayLike) -> None:
         dvalues = np.asarray(dvalues)
         weights = self.weights.astype(dvalues.dtype, copy=False)
-        self.dweights = functional.matmul(self.inputs.T, dvalues)
-        self.dbiases = functional.sum_rows(dvalues)[None, :]
+        self.dweights, sums = weight_gradients(self.inputs, dvalues)
+        self.dbiases = sums[None, :]
         _add_penalty(
             self.dweights, self.weights, self.weight_regularizer_l1, self.weight_regularizer_l2
         )
