@@ -70,10 +70,17 @@ struct Epilogue {
 constexpr std::size_t kPackSlack = 16;
 constexpr std::size_t kSumsSlack = 16;
 
+// Time of a skipping product over the time of the dense one, what depends on the set: the slope
+// over density of skipping zeros and of keeping outputs, and what 64 / k costs the latter.
+struct SkipCosts {
+    float skip_slope, keep_slope, keep_short;
+};
+
 template <class T>
 struct ProductKernels {
     std::size_t lanes, tile_rows, tile_cols;
     std::size_t skip_width, kept_depth;
+    SkipCosts costs;
 
     // dst[i * ld + j] = src[i * row_stride + j * col_stride]
     void (*copy)(std::size_t rows, std::size_t cols, const T* src, std::ptrdiff_t row_stride,

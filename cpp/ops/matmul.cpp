@@ -494,23 +494,44 @@ inline double bit_density(const std::uint8_t* bits, size_t n) {
 
 enum class Way { kDense, kSkipA, kSkipB, kKeep };
 
+// Time of a skipping product over the time of the dense one.  Packing is paid once per tile and is
+// felt when few rows share it; finding and transposing zeros when few columns do; and what comes
+// once per output when k is short.
+double skip_cost(const SkipCosts& costs, double density, size_t m, size_t n, size_t k,
+                 bool transpose_a, bool transpose_c) {
+    const double per_row = 64.0 / static_cast<double>(m);
+    const double per_col = 64.0 / static_cast<double>(n);
+    const double per_k = 64.0 / static_cast<double>(k);
+    return 0.09 + costs.skip_slope * density + 0.02 * per_row + 0.09 * per_col +
+           (transpose_a ? 0.02 + 0.09 * per_col : 0) + (transpose_c ? 0.08 * per_k : 0);
+}
+
+double keep_cost(const SkipCosts& costs, double density, size_t m, size_t k) {
+    const double per_row = 64.0 / static_cast<double>(m);
+    const double per_k = 64.0 / static_cast<double>(k);
+    return 0.135 + costs.keep_slope * density + 0.02 * per_row + costs.keep_short * per_k;
+}
+
 template <class T>
 Way choose(Matrix<const T> a, Matrix<const T> b, const Finish<T>& finish, Skip skip) {
     const ProductKernels<T>& kern = finish.kernels;
     const size_t m = a.rows, k = a.cols, n = b.cols;
     if (m < 16 || n < 16 || k < 32) return Way::kDense;
     Way best = Way::kDense;
-    double cost = 0.75;
-    const auto offer = [&](Way way, double d) {
-        if (d < cost) {
-            cost = d;
-            best = way;
-        }
+    double best_cost = 1;
+    const auto offer = [&](Way way, double cost) {
+        if (cost >= best_cost) return;
+        best = way;
+        best_cost = cost;
     };
-    if (skip.a) offer(Way::kSkipA, density(kern, a));
-    if (skip.b) offer(Way::kSkipB, density(kern, b));
-    if (finish.epilogue.bits != nullptr)
-        offer(Way::kKeep, bit_density(finish.epilogue.bits, m * n));
+    const std::uint8_t* bits = finish.epilogue.bits;
+    if (bits != nullptr) offer(Way::kKeep, keep_cost(kern.costs, bit_density(bits, m * n), m, k));
+    if (skip.a)
+        offer(Way::kSkipA,
+              skip_cost(kern.costs, density(kern, a), m, n, k, a.col_stride != 1, false));
+    if (skip.b)
+        offer(Way::kSkipB,
+              skip_cost(kern.costs, density(kern, b), n, m, k, b.row_stride != 1, true));
     return best;
 }
 

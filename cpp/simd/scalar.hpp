@@ -268,8 +268,133 @@ inline void fence_streams() {}
 // ---- floating point: products ------------------------------------------------------------------
 
 // A register of T and the arithmetic on it.  Every set has Vec<float> and Vec<double> with the same
-// members; "n lanes" touches no memory past the n-th element.  Plain loops of fixed length: the
-// compiler turns them into whatever vectors the baseline has.
+// members; "n lanes" touches no memory past the n-th element.
+
+#if defined(DROPWISE_SSE2)
+
+template <class T>
+struct Vec;
+
+template <>
+struct Vec<float> {
+    using Reg = __m128;
+    static constexpr std::size_t kLanes = 4, kRegisters = 16;
+    static constexpr std::size_t kSums = 4;  // registers that one call of sums() adds up
+
+    static Reg zero() { return _mm_setzero_ps(); }
+    static Reg broadcast(const float* p) { return _mm_set1_ps(*p); }
+    static Reg load(const float* p) { return _mm_loadu_ps(p); }
+    static void store(float* p, Reg v) { _mm_storeu_ps(p, v); }
+    static Reg load_n(const float* p, std::size_t n) {
+        float part[kLanes] = {};
+        for (std::size_t l = 0; l < n; ++l) part[l] = p[l];
+        return load(part);
+    }
+    static void store_n(float* p, Reg v, std::size_t n) {
+        float part[kLanes];
+        store(part, v);
+        for (std::size_t l = 0; l < n; ++l) p[l] = part[l];
+    }
+    static Reg add(Reg a, Reg b) { return _mm_add_ps(a, b); }
+    static Reg mul(Reg a, Reg b) { return _mm_mul_ps(a, b); }
+    static Reg fma(Reg a, Reg b, Reg c) { return add(mul(a, b), c); }
+
+    // Bit l of the result: lane l is not zero (NaN counts), is NaN.
+    static std::uint64_t nonzero(Reg v) { return bits(_mm_cmpneq_ps(v, zero())); }
+    static std::uint64_t nan(Reg v) { return bits(_mm_cmpunord_ps(v, v)); }
+    // +0.0 where v <= 0, else v: NaN stays.
+    static Reg relu(Reg v) { return _mm_and_ps(v, _mm_cmpnle_ps(v, zero())); }
+    // Lanes whose bit is 0 become +0.0.
+    static Reg keep(std::uint64_t bits, Reg v) {
+        const __m128i lane = _mm_setr_epi32(1, 2, 4, 8);
+        const __m128i set = _mm_and_si128(_mm_set1_epi32(static_cast<int>(bits)), lane);
+        return _mm_and_ps(v, _mm_castsi128_ps(_mm_cmpeq_epi32(set, lane)));
+    }
+    // Lane l is the next of from[] where bit l is 1, else +0.0; from[] has at least kLanes
+    // elements.
+    static Reg expand(std::uint64_t bits, const float* from) {
+        float lanes[kLanes];
+        for (std::size_t l = 0; l < kLanes; ++l, bits >>= 1) {
+            lanes[l] = bits & 1 ? *from : 0;
+            from += bits & 1;
+        }
+        return load(lanes);
+    }
+
+    static void transpose(Reg (&r)[kLanes]) { _MM_TRANSPOSE4_PS(r[0], r[1], r[2], r[3]); }
+
+    // out[i] += the sum of the lanes of r[i].
+    static void sums(const Reg (&r)[kSums], float* out) {
+        Reg t[kSums] = {r[0], r[1], r[2], r[3]};
+        transpose(t);
+        store(out, add(load(out), add(add(t[0], t[1]), add(t[2], t[3]))));
+    }
+
+  private:
+    static std::uint64_t bits(Reg mask) {
+        return static_cast<std::uint64_t>(static_cast<unsigned>(_mm_movemask_ps(mask)));
+    }
+};
+
+template <>
+struct Vec<double> {
+    using Reg = __m128d;
+    static constexpr std::size_t kLanes = 2, kRegisters = 16;
+    static constexpr std::size_t kSums = 2;
+
+    static Reg zero() { return _mm_setzero_pd(); }
+    static Reg broadcast(const double* p) { return _mm_set1_pd(*p); }
+    static Reg load(const double* p) { return _mm_loadu_pd(p); }
+    static void store(double* p, Reg v) { _mm_storeu_pd(p, v); }
+    static Reg load_n(const double* p, std::size_t n) {
+        if (n >= 2) return load(p);
+        return n == 1 ? _mm_load_sd(p) : zero();
+    }
+    static void store_n(double* p, Reg v, std::size_t n) {
+        if (n >= 2) return store(p, v);
+        if (n == 1) _mm_store_sd(p, v);
+    }
+    static Reg add(Reg a, Reg b) { return _mm_add_pd(a, b); }
+    static Reg mul(Reg a, Reg b) { return _mm_mul_pd(a, b); }
+    static Reg fma(Reg a, Reg b, Reg c) { return add(mul(a, b), c); }
+
+    static std::uint64_t nonzero(Reg v) { return bits(_mm_cmpneq_pd(v, zero())); }
+    static std::uint64_t nan(Reg v) { return bits(_mm_cmpunord_pd(v, v)); }
+    static Reg relu(Reg v) { return _mm_and_pd(v, _mm_cmpnle_pd(v, zero())); }
+    static Reg keep(std::uint64_t bits, Reg v) {
+        const auto lane = [bits](int l) { return -static_cast<long long>(bits >> l & 1); };
+        return _mm_and_pd(v, _mm_castsi128_pd(_mm_set_epi64x(lane(1), lane(0))));
+    }
+    // elements.
+    static Reg expand(std::uint64_t bits, const double* from) {
+        double lanes[kLanes];
+        for (std::size_t l = 0; l < kLanes; ++l, bits >>= 1) {
+            lanes[l] = bits & 1 ? *from : 0;
+            from += bits & 1;
+        }
+        return load(lanes);
+    }
+
+    static void transpose(Reg (&r)[kLanes]) {
+        const Reg low = _mm_unpacklo_pd(r[0], r[1]);
+        r[1] = _mm_unpackhi_pd(r[0], r[1]);
+        r[0] = low;
+    }
+
+    static void sums(const Reg (&r)[kSums], double* out) {
+        const Reg sum = add(_mm_unpacklo_pd(r[0], r[1]), _mm_unpackhi_pd(r[0], r[1]));
+        store(out, add(load(out), sum));
+    }
+
+  private:
+    static std::uint64_t bits(Reg mask) {
+        return static_cast<std::uint64_t>(static_cast<unsigned>(_mm_movemask_pd(mask)));
+    }
+};
+
+#else
+
+// Plain loops of fixed length.
 template <class T>
 struct Vec {
     static constexpr std::size_t kLanes = 16 / sizeof(T), kRegisters = 16;
@@ -355,6 +480,8 @@ struct Vec {
         }
     }
 };
+
+#endif
 
 inline int popcount(std::uint64_t w) {
     w -= w >> 1 & 0x5555555555555555u;
