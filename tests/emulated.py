@@ -17,10 +17,10 @@ from support import missing
 
 CPP = pathlib.Path(__file__).parents[1] / "cpp"
 SOURCES = [
-    CPP.parent / "tests/cpp/run_kernels.cpp",
     CPP / "kernels/table.cpp",
     CPP / "ops/mask.cpp",
     CPP / "ops/dropout.cpp",
+    CPP / "ops/matmul.cpp",
     CPP / "core/cpu_count.cpp",
     CPP / "core/cpu_features.cpp",
     CPP / "core/dispatch.cpp",
@@ -34,8 +34,8 @@ SETS = {
 ELEMENTS = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 3}
 
 
-def compile_program(name, directory):
-    """Compile the program for one of SETS; returns the command that runs it."""
+def compile_program(name, directory, main="run_kernels.cpp"):
+    """Compile a program of tests/cpp for one of SETS; returns the command that runs it."""
     isa, compiler, runner, flags = SETS[name]
     for tool in (compiler, *runner):
         if shutil.which(tool) is None:
@@ -47,9 +47,9 @@ def compile_program(name, directory):
     options = ["-std=c++17", "-O2", "-ffp-contract=off", "-Wall", "-Wextra", "-pthread", *flags]
     defines = [f"-DDROPWISE_ISA_NAME={isa}", f"-DDROPWISE_ISA_{isa}=1"]
     includes = [f"-I{CPP}", f"-I{header.parent}"]
+    sources = [str(source) for source in (CPP.parent / "tests/cpp" / main, *SOURCES)]
     subprocess.run(
-        [compiler, *options, *defines, *includes, *map(str, SOURCES), "-o", str(program)],
-        check=True,
+        [compiler, *options, *defines, *includes, *sources, "-o", str(program)], check=True
     )
     return [*runner, str(program)]
 

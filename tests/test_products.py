@@ -6,12 +6,14 @@ Operands are integers in [-8, 8], so that every order of summation is exact and 
 from __future__ import annotations
 
 import itertools
+import subprocess
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import emulated
 from support import require
 
 native = require("dropwise._native")
@@ -317,3 +319,11 @@ def test_a_call_that_could_touch_foreign_memory_is_refused(bad):
         bias = np.ones(3, f4)
     with pytest.raises((ValueError, TypeError)):
         native.matmul(a, b, out, bias, False, skip)
+
+
+@pytest.mark.parametrize("name", emulated.SETS)
+def test_sets_that_cannot_run_here_pass_a_program_of_checks(name, tmp_path):
+    command = emulated.compile_program(name, tmp_path, "check_products.cpp")
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout
+    assert result.stdout.strip() == emulated.SETS[name][0]
