@@ -154,20 +154,50 @@ def test_the_number_of_threads_must_be_positive(n):
         dw.set_num_threads(n)
 
 
-def test_backends_agree_on_a_network():
-    """Masks exactly, values to rounding."""
-    results = {}
-    for name in dw.available_backends():
-        with dw.use_backend(name):
-            net = dw.Sequential(
-                [dw.Dense(20, 65), dw.ReLU(), dw.Dropout(0.4), dw.Dense(65, 3)], seed=1
-            )
-            x = np.random.default_rng(0).standard_normal((33, 20)).astype(np.float32)
-            y = net.forward(x)
-            net.backward(np.ones_like(y))
-            results[name] = net.layers[2].mask, y, net.layers[0].grad_weight
-    first, *others = results.values()
-    for other in others:
-        np.testing.assert_array_equal(other[0], first[0])
-        np.testing.assert_allclose(other[1], first[1], rtol=1e-5, atol=1e-5)
-        np.testing.assert_allclose(other[2], first[2], rtol=1e-4, atol=1e-4)
+def network_results():
+    """The mask, the result and a gradient of a small network."""
+    net = dw.Sequential(
+        [
+            dw.Dense(20, 65),
+            dw.ReLU(),
+            dw.Dropout(0.4),
+            dw.Dense(65, 70),
+            dw.ReLU(),
+            dw.Dense(70, 3),
+        ],
+        seed=1,
+    )
+    x = np.random.default_rng(0).standard_normal((333, 20)).astype(np.float32)
+    y = net.forward(x)
+    dx = net.backward(np.ones_like(y))
+    return net.layers[2].mask, y, dx, *(g.copy() for _, g in net.parameters())
+
+
+def test_backends_agree_on_a_network_in_masks_exactly_and_in_values_to_rounding(backend):
+    with dw.use_backend("numba"):
+        mask, *values = network_results()
+    got_mask, *got = network_results()
+    np.testing.assert_array_equal(got_mask, mask)
+    for a, b in zip(got, values, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * abs(b).max())
+
+
+def test_instruction_sets_agree_on_a_network_in_masks_exactly_and_in_values_to_rounding(isa):
+    with dw.use_backend("numba"):
+        mask, *values = network_results()
+    got_mask, *got = network_results()
+    np.testing.assert_array_equal(got_mask, mask)
+    for a, b in zip(got, values, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * abs(b).max())
+
+
+def test_no_result_depends_on_the_number_of_threads(backend):
+    before = dw.get_num_threads()
+    try:
+        results = []
+        for n in (1, 2, 7):
+            dw.set_num_threads(n)
+            results.append([a.tobytes() for a in network_results()])
+    finally:
+        dw.set_num_threads(before)
+    assert results[0] == results[1] == results[2]

@@ -173,6 +173,12 @@ def test_a_gradient_of_another_shape_or_dtype_is_an_error_that_names_both():
         drop.backward(sample((3, 4), np.float64))
 
 
+def test_a_gradient_in_the_other_byte_order_will_do():
+    drop = dw.Dropout(0.5, seed=1)
+    y = drop.forward(sample())
+    np.testing.assert_array_equal(drop.backward(sample().astype(">f4")), y)
+
+
 def test_integers_with_vanilla_scaling_take_a_gradient_of_floats():
     drop = dw.Dropout(0.5, scaling="vanilla", seed=1)
     y = drop.forward(np.arange(100))

@@ -59,7 +59,8 @@ class Layer:
 def check_gradient(dy: Any, shape: tuple[int, ...], dtype: np.dtype[Any], who: object) -> Array:
     """`dy` as an array, if it has the shape and dtype of what `who` returned."""
     gradient: Array = np.asarray(dy)
-    if gradient.shape != shape or (gradient.dtype != dtype and dtype.kind not in "biu"):
+    same = gradient.dtype == dtype or gradient.dtype.newbyteorder("=") == dtype
+    if gradient.shape != shape or not (same or dtype.kind in "biu"):
         raise ValueError(
             f"{who} returned {dtype} of shape {shape}, got dy {gradient.dtype} of {gradient.shape}"
         )
