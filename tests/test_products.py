@@ -327,3 +327,24 @@ def test_sets_that_cannot_run_here_pass_a_program_of_checks(name, tmp_path):
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout
     assert result.stdout.strip() == emulated.SETS[name][0]
+
+
+@pytest.mark.parametrize("shape", [(5, 3, 64), (37, 2, 40), (37, 8, 17), (70, 90, 72), (1, 99, 8)])
+def test_the_bits_of_what_is_not_zero_come_with_the_product(isa, threads, dtype, shape):
+    m, k, n = shape
+    rng = np.random.default_rng(5)
+    a = integers(rng, (m, k), dtype, 0.4)
+    b = strided(integers(rng, (k, n), dtype), "F")
+    bias = integers(rng, n, dtype)
+    kept = rng.random((m, n)) < 0.6
+    product = np.maximum(a @ b + bias, 0)
+    for expected, bits in ((product, None), (np.where(kept, 2 * product, 0), kept)):
+        out = np.empty((m, n), dtype)
+        nonzero = np.full(-(-m * n // 8), 255, np.uint8)
+        if bits is None:
+            native.matmul(a, b, out, bias, True, "a", nonzero)
+        else:
+            mask = np.packbits(bits, bitorder="little")
+            native.matmul_kept(a, b, mask, out, bias, True, 2.0, "a", nonzero)
+        assert np.array_equal(out, expected)
+        assert np.array_equal(nonzero, np.packbits(expected != 0, bitorder="little"))

@@ -80,37 +80,49 @@ bool is_tiny(const Operands<T>& x) {
     return x.out.rows * x.out.cols * (x.a.cols + 1) < 4096;
 }
 
+// Packed bits over the C order of out.
+const std::uint8_t* checked_bits(const py::array& bits, const py::array& out) {
+    require((out.flags() & py::array::c_style) != 0, "out must be C-contiguous");
+    require(bits.itemsize() == 1 && bits.ndim() == 1 && bits.size() * 8 >= out.size() &&
+                (bits.size() < 2 || bits.strides(0) == 1),
+            "bits must be contiguous bytes, one bit per element of out");
+    return static_cast<const std::uint8_t*>(bits.data());
+}
+
+std::uint8_t* writable_bits(py::array bits, const py::array& out) {
+    checked_bits(bits, out);
+    return static_cast<std::uint8_t*>(bits.mutable_data());
+}
+
 void matmul(const py::array& a, const py::array& b, const py::array& out,
-            const std::optional<py::array>& bias, bool relu, const char* skip) {
+            const std::optional<py::array>& bias, bool relu, const char* skip,
+            const std::optional<py::array>& nonzero) {
     const ops::Skip parsed = parse_skip(skip);
     with_dtype(a, b, out, bias, [&](auto zero) {
         using T = decltype(zero);
         const Operands<T> x(a, b, out);
         const T* bias_values = bias_data<T>(bias, x.out.cols);
+        std::uint8_t* nonzero_bits = nonzero ? writable_bits(*nonzero, out) : nullptr;
         std::optional<GilRelease> release;
         if (!is_tiny(x)) release.emplace();
-        ops::matmul<T>(x.a, x.b, x.out, bias_values, relu, parsed);
+        ops::matmul<T>(x.a, x.b, x.out, bias_values, relu, parsed, nonzero_bits);
     });
 }
 
 void matmul_kept(const py::array& a, const py::array& b, const py::array& bits,
                  const py::array& out, const std::optional<py::array>& bias, bool relu,
-                 double scale, const char* skip) {
+                 double scale, const char* skip, const std::optional<py::array>& nonzero) {
     const ops::Skip parsed = parse_skip(skip);
     with_dtype(a, b, out, bias, [&](auto zero) {
         using T = decltype(zero);
         const Operands<T> x(a, b, out);
         const T* bias_values = bias_data<T>(bias, x.out.cols);
-        const auto n_bits = static_cast<py::ssize_t>(x.out.rows * x.out.cols);
-        require((out.flags() & py::array::c_style) != 0, "out must be C-contiguous");
-        require(bits.itemsize() == 1 && bits.ndim() == 1 && bits.size() * 8 >= n_bits &&
-                    (bits.size() < 2 || bits.strides(0) == 1),
-                "bits must be contiguous bytes, one bit per element of out");
-        const auto* mask = static_cast<const std::uint8_t*>(bits.data());
+        const std::uint8_t* mask = checked_bits(bits, out);
+        std::uint8_t* nonzero_bits = nonzero ? writable_bits(*nonzero, out) : nullptr;
         std::optional<GilRelease> release;
         if (!is_tiny(x)) release.emplace();
-        ops::matmul_kept<T>(x.a, x.b, mask, x.out, bias_values, relu, static_cast<T>(scale),
-                            parsed);
+        ops::matmul_kept<T>(x.a, x.b, mask, x.out, bias_values, relu, static_cast<T>(scale), parsed,
+                            nonzero_bits);
     });
 }
 
@@ -118,10 +130,11 @@ void matmul_kept(const py::array& a, const py::array& b, const py::array& bits,
 
 void bind_matmul(py::module_& m) {
     m.def("matmul", &matmul, py::arg("a"), py::arg("b"), py::arg("out"),
-          py::arg("bias") = py::none(), py::arg("relu") = false, py::arg("skip") = "");
+          py::arg("bias") = py::none(), py::arg("relu") = false, py::arg("skip") = "",
+          py::arg("nonzero") = py::none());
     m.def("matmul_kept", &matmul_kept, py::arg("a"), py::arg("b"), py::arg("bits"), py::arg("out"),
           py::arg("bias") = py::none(), py::arg("relu") = false, py::arg("scale") = 1.0,
-          py::arg("skip") = "");
+          py::arg("skip") = "", py::arg("nonzero") = py::none());
 }
 
 }  // namespace dropwise

@@ -65,6 +65,7 @@ struct Epilogue {
     std::size_t bit;           // position of the first output's bit
     std::size_t bit_stride;    // from one row's first bit to the next row's
     T scale;
+    std::uint8_t* nonzero;  // packed like the mask: where the result is not zero
 };
 
 constexpr std::size_t kPackSlack = 16;
@@ -121,9 +122,14 @@ struct ProductKernels {
     // Reads up to a vector past a row's sums.
     void (*spread)(std::size_t rows, std::size_t cols, const std::uint64_t* words, const T* sums,
                    std::size_t ld_sums, T* c, std::ptrdiff_t ldc);
-    // Applies the epilogue to c[m, n]; true if a result is NaN.
+    // Applies the epilogue to c[m, n]; true if a result is NaN, or infinite.
     bool (*finish)(std::size_t m, std::size_t n, T* c, std::ptrdiff_t ldc,
                    const Epilogue<T>& epilogue);
+    // c[m, n] = the epilogue of a times b, for few k: all in one pass.  b's columns are contiguous.
+    bool (*multiply_few_terms)(std::size_t m, std::size_t n, std::size_t k, const T* a,
+                               std::ptrdiff_t row_stride, std::ptrdiff_t col_stride, const T* b,
+                               std::ptrdiff_t ldb, T* c, std::ptrdiff_t ldc,
+                               const Epilogue<T>& epilogue);
 };
 
 struct KernelTable {

@@ -332,10 +332,7 @@ inline std::uint64_t read_bits(const std::uint8_t* bits, std::size_t bit, std::s
     bits += bit >> 3;
     const std::size_t shift = bit & 7;
     if (count == 64) {
-        const std::uint64_t word = std::uint64_t{bits[0]} | std::uint64_t{bits[1]} << 8 |
-                                   std::uint64_t{bits[2]} << 16 | std::uint64_t{bits[3]} << 24 |
-                                   std::uint64_t{bits[4]} << 32 | std::uint64_t{bits[5]} << 40 |
-                                   std::uint64_t{bits[6]} << 48 | std::uint64_t{bits[7]} << 56;
+        const std::uint64_t word = simd::load_word(bits);
         return shift == 0 ? word : word >> shift | std::uint64_t{bits[8]} << (64 - shift);
     }
     std::uint64_t word = bits[0] >> shift;
@@ -344,50 +341,149 @@ inline std::uint64_t read_bits(const std::uint8_t* bits, std::size_t bit, std::s
     return word & ((std::uint64_t{1} << count) - 1);
 }
 
-template <class T, bool kBias, bool kRelu, bool kBits>
-bool finish_rows(std::size_t m, std::size_t n, T* c, std::ptrdiff_t ldc, const Epilogue<T>& e) {
+// Sets `count` <= 64 bits from position `bit` on, which must not share a byte with bits that
+// another thread writes.
+inline void write_bits(std::uint8_t* bits, std::size_t bit, std::size_t count, std::uint64_t word) {
+    bits += bit >> 3;
+    if ((bit & 7) == 0) {
+        if (count == 64) return simd::store_word(bits, word);
+        for (; count >= 8; count -= 8, word >>= 8) *bits++ = static_cast<std::uint8_t>(word);
+    }
+    for (std::size_t at = bit & 7; count != 0; --count, ++at, word >>= 1) {
+        const auto one = static_cast<std::uint8_t>(1u << (at & 7));
+        if (word & 1)
+            bits[at >> 3] |= one;
+        else
+            bits[at >> 3] &= static_cast<std::uint8_t>(~one);
+    }
+}
+
+// Vectors in as many columns as a word has bits.
+template <class T>
+constexpr std::size_t kWordVectors = 64 / simd::Vec<T>::kLanes;
+
+// Where the epilogue finds its values: in the output itself, ...
+template <class T>
+struct FromOutput {
+    using V = simd::Vec<T>;
+    const T* c;
+    std::ptrdiff_t ldc;
+
+    void word(std::size_t i, std::size_t j, typename V::Reg (&v)[kWordVectors<T>]) const {
+        const T* const row = c + static_cast<std::ptrdiff_t>(i) * ldc + j;
+        DROPWISE_UNROLL for (std::size_t l = 0; l < kWordVectors<T>; ++l) v[l] =
+            V::load(row + l * V::kLanes);
+    }
+    typename V::Reg part(std::size_t i, std::size_t j, std::size_t n) const {
+        return V::load_n(c + static_cast<std::ptrdiff_t>(i) * ldc + j, n);
+    }
+};
+
+// ... or as a sum of k products, which are fewer than what it would take to keep the sum somewhere.
+template <class T>
+struct FromTerms {
+    using V = simd::Vec<T>;
+    std::size_t k;
+    const T* a;
+    std::ptrdiff_t row_stride, col_stride;
+    const T* b;
+    std::ptrdiff_t ldb;
+
+    void word(std::size_t i, std::size_t j, typename V::Reg (&v)[kWordVectors<T>]) const {
+        const T* x = a + static_cast<std::ptrdiff_t>(i) * row_stride;
+        const T* y = b + j;
+        typename V::Reg factor = V::broadcast(x);
+        DROPWISE_UNROLL for (std::size_t l = 0; l < kWordVectors<T>; ++l) v[l] =
+            V::mul(factor, V::load(y + l * V::kLanes));
+        for (std::size_t p = 1; p < k; ++p) {
+            factor = V::broadcast(x += col_stride);
+            y += ldb;
+            DROPWISE_UNROLL for (std::size_t l = 0; l < kWordVectors<T>; ++l) v[l] =
+                V::fma(factor, V::load(y + l * V::kLanes), v[l]);
+        }
+    }
+    typename V::Reg part(std::size_t i, std::size_t j, std::size_t n) const {
+        const T* x = a + static_cast<std::ptrdiff_t>(i) * row_stride;
+        const T* y = b + j;
+        typename V::Reg v = V::mul(V::broadcast(x), V::load_n(y, n));
+        for (std::size_t p = 1; p < k; ++p)
+            v = V::fma(V::broadcast(x += col_stride), V::load_n(y += ldb, n), v);
+        return v;
+    }
+};
+
+template <class T, class Values, bool kBias, bool kRelu, bool kBits>
+bool finish_rows(std::size_t m, std::size_t n, const Values& values, T* c, std::ptrdiff_t ldc,
+                 const Epilogue<T>& e) {
     using V = simd::Vec<T>;
     constexpr std::size_t L = V::kLanes;
     const typename V::Reg scale = V::broadcast(&e.scale);
-    const T* bias = e.bias;
-    std::uint64_t nan = 0;
+    typename V::Reg poison = V::zero();  // NaN once a result is NaN (or infinite)
+    const auto epilogue = [&](typename V::Reg v, auto load_bias, std::uint64_t bits) {
+        if (kBias) v = V::add(v, load_bias());
+        if (kRelu) v = V::relu(v);
+        if (kBits) v = V::keep(bits, V::mul(v, scale));
+        poison = V::fma(v, V::zero(), poison);
+        return v;
+    };
     for (std::size_t i = 0; i < m; ++i, c += ldc) {
         const std::size_t bit = e.bit + i * e.bit_stride;
-        for (std::size_t j0 = 0; j0 < n; j0 += 64) {
-            const std::size_t end = min(n, j0 + 64);
-            std::uint64_t word = kBits ? read_bits(e.bits, bit + j0, end - j0) : 0;
-            const auto epilogue = [&](typename V::Reg v, auto load_bias) {
-                if (kBias) v = V::add(v, load_bias());
-                if (kRelu) v = V::relu(v);
-                if (kBits) v = V::keep(word, V::mul(v, scale));
-                word >>= L;
-                nan |= V::nan(v);
-                return v;
-            };
-            std::size_t j = j0;
-            for (; j + L <= end; j += L)
-                V::store(c + j, epilogue(V::load(c + j), [&] { return V::load(bias + j); }));
-            if (j < end) {
-                const std::size_t left = end - j;
-                V::store_n(
-                    c + j,
-                    epilogue(V::load_n(c + j, left), [&] { return V::load_n(bias + j, left); }),
-                    left);
+        std::size_t j = 0;
+        for (; j + 64 <= n; j += 64) {
+            const std::uint64_t word = kBits ? read_bits(e.bits, bit + j, 64) : 0;
+            typename V::Reg v[kWordVectors<T>];
+            values.word(i, j, v);
+            DROPWISE_UNROLL for (std::size_t l = 0; l < kWordVectors<T>; ++l) {
+                v[l] = epilogue(v[l], [&] { return V::load(e.bias + j + l * L); }, word >> l * L);
+                V::store(c + j + l * L, v[l]);
             }
+            if (e.nonzero == nullptr) continue;
+            std::uint64_t nonzero = 0;
+            DROPWISE_UNROLL for (std::size_t l = 0; l < kWordVectors<T>; ++l) nonzero |=
+                V::nonzero(v[l]) << l * L;
+            write_bits(e.nonzero, bit + j, 64, nonzero);
+        }
+        if (j == n) continue;
+        std::uint64_t word = kBits ? read_bits(e.bits, bit + j, n - j) : 0, nonzero = 0;
+        for (const std::size_t from = j; j < n; j += L, word >>= L) {
+            const std::size_t count = min(L, n - j);
+            const typename V::Reg v = epilogue(
+                values.part(i, j, count), [&] { return V::load_n(e.bias + j, count); }, word);
+            V::store_n(c + j, v, count);
+            nonzero |= V::nonzero(v) << (j - from);
+        }
+        if (e.nonzero != nullptr) {
+            const std::size_t count = n % 64;
+            write_bits(e.nonzero, bit + n - count, count, nonzero);
         }
     }
-    return nan != 0;
+    return V::nan(poison) != 0;
+}
+
+template <class T, class Values>
+bool finish_from(std::size_t m, std::size_t n, const Values& values, T* c, std::ptrdiff_t ldc,
+                 const Epilogue<T>& e) {
+    using Fn =
+        bool (*)(std::size_t, std::size_t, const Values&, T*, std::ptrdiff_t, const Epilogue<T>&);
+    constexpr Fn kFn[2][2][2] = {
+        {{&finish_rows<T, Values, false, false, false>,
+          &finish_rows<T, Values, false, false, true>},
+         {&finish_rows<T, Values, false, true, false>, &finish_rows<T, Values, false, true, true>}},
+        {{&finish_rows<T, Values, true, false, false>, &finish_rows<T, Values, true, false, true>},
+         {&finish_rows<T, Values, true, true, false>, &finish_rows<T, Values, true, true, true>}}};
+    return kFn[e.bias != nullptr][e.relu][e.bits != nullptr](m, n, values, c, ldc, e);
 }
 
 template <class T>
 bool finish(std::size_t m, std::size_t n, T* c, std::ptrdiff_t ldc, const Epilogue<T>& e) {
-    using Fn = bool (*)(std::size_t, std::size_t, T*, std::ptrdiff_t, const Epilogue<T>&);
-    constexpr Fn kFn[2][2][2] = {
-        {{&finish_rows<T, false, false, false>, &finish_rows<T, false, false, true>},
-         {&finish_rows<T, false, true, false>, &finish_rows<T, false, true, true>}},
-        {{&finish_rows<T, true, false, false>, &finish_rows<T, true, false, true>},
-         {&finish_rows<T, true, true, false>, &finish_rows<T, true, true, true>}}};
-    return kFn[e.bias != nullptr][e.relu][e.bits != nullptr](m, n, c, ldc, e);
+    return finish_from<T>(m, n, FromOutput<T>{c, ldc}, c, ldc, e);
+}
+
+template <class T>
+bool multiply_few_terms(std::size_t m, std::size_t n, std::size_t k, const T* a,
+                        std::ptrdiff_t row_stride, std::ptrdiff_t col_stride, const T* b,
+                        std::ptrdiff_t ldb, T* c, std::ptrdiff_t ldc, const Epilogue<T>& e) {
+    return finish_from<T>(m, n, FromTerms<T>{k, a, row_stride, col_stride, b, ldb}, c, ldc, e);
 }
 
 }  // namespace product

@@ -40,7 +40,8 @@ constexpr dropwise::ProductKernels<T> kernels() {
             &mask_words,
             &multiply_kept<T>,
             &spread<T>,
-            &finish<T>};
+            &finish<T>,
+            &multiply_few_terms<T>};
 }
 
 }  // namespace product

@@ -8,12 +8,16 @@
 #include "core/buffer.hpp"
 #include "core/dispatch.hpp"
 #include "core/threads.hpp"
+#include "ops/dropout.hpp"
 
 namespace dropwise::ops {
 namespace {
 
 using std::ptrdiff_t;
 using std::size_t;
+
+template <class T>
+constexpr Element kElementOf = sizeof(T) == 4 ? Element::f32 : Element::f64;
 
 template <class T>
 const ProductKernels<T>& product_kernels();
@@ -59,12 +63,17 @@ struct Finish {
     std::atomic<bool>* saw_nan;
 
     void operator()(size_t i, size_t j, size_t m, size_t n) const {
-        if (!needed) return;
+        if (needed) note_nan(kernels.finish(m, n, c.at(i, j), c.row_stride, at(i, j)));
+    }
+    // The epilogue of the block that starts there.
+    Epilogue<T> at(size_t i, size_t j) const {
         Epilogue<T> e = epilogue;
         if (e.bias != nullptr) e.bias += j;
         e.bit += i * e.bit_stride + j;
-        if (kernels.finish(m, n, c.at(i, j), c.row_stride, e))
-            saw_nan->store(true, std::memory_order_relaxed);
+        return e;
+    }
+    void note_nan(bool seen) const {
+        if (seen && saw_nan != nullptr) saw_nan->store(true, std::memory_order_relaxed);
     }
     void all() const { (*this)(0, 0, c.rows, c.cols); }
 };
@@ -196,6 +205,29 @@ void multiply_few_rows(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const 
         finish(0, j, m, cols);
     });
     memory.rethrow();
+}
+
+// Few terms in a sum: computed and finished in one pass over the output.
+template <class T>
+void multiply_few_terms(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T>& finish,
+                        bool serial) {
+    const ProductKernels<T>& kern = finish.kernels;
+    const size_t m = c.rows, n = c.cols, k = a.cols;
+    const bool pack = b.col_stride != 1;
+    const Scratch<T> packed(Slot::kShared, pack ? k * n : 0);
+    if (pack) {
+        if (packed.get() == nullptr) throw std::bad_alloc();
+        const auto ld = static_cast<ptrdiff_t>(n);
+        kern.copy(k, n, b.data, b.row_stride, b.col_stride, packed.get(), ld);
+        b = {packed.get(), k, n, ld, 1};
+    }
+    const Grid grid(m, n, 256, 1, n, serial);
+    for_each_task(grid.row_tasks, serial, [&](size_t task) {
+        const size_t i = task * grid.rows_per_task;
+        finish.note_nan(kern.multiply_few_terms(
+            std::min(grid.rows_per_task, m - i), n, k, a.at(i, 0), a.row_stride, a.col_stride,
+            b.data, b.row_stride, c.at(i, 0), c.row_stride, finish.at(i, 0)));
+    });
 }
 
 // Few columns, and A's rows contiguous: dot products.  Any strides of c.
@@ -340,7 +372,8 @@ void skip_a(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T>& 
     const ProductKernels<T>& kern = finish.kernels;
     const size_t n = c.cols, k = a.cols;
     const size_t words = ceil_div(k, kWordBits);
-    const size_t width = even_piece(n, kern.skip_width, kern.lanes);
+    // Whole bytes of packed bits, so that no two tasks write one.
+    const size_t width = even_piece(n, kern.skip_width, std::max<size_t>(kern.lanes, 8));
     const size_t tiles = ceil_div(n, width);
     MemoryCheck memory;
 
@@ -583,16 +616,19 @@ void repair_nan(Matrix<const T> a, Matrix<const T> b, const Finish<T>& finish, S
 }
 
 template <class T>
-void product(Matrix<const T> a, Matrix<const T> b, Matrix<T> out, const Epilogue<T>& epilogue,
-             Skip skip) {
+void product(Matrix<const T> a, Matrix<const T> b, Matrix<T> out, Epilogue<T> epilogue, Skip skip) {
     a = normalized(a);
     b = normalized(b);
     out = normalized(out);
     if (out.rows == 0 || out.cols == 0) return;
     const ProductKernels<T>& kern = product_kernels<T>();
     const bool skipping = skip.a || skip.b;
-    const bool needed =
-        epilogue.bias != nullptr || epilogue.relu || epilogue.bits != nullptr || skipping;
+    // Bits can be written along with the outputs where no two rows or tasks share a byte of them.
+    std::uint8_t* const nonzero = epilogue.nonzero;
+    const bool bits_along = out.cols % 8 == 0 && kern.tile_cols % 8 == 0;
+    if (!bits_along) epilogue.nonzero = nullptr;
+    const bool needed = epilogue.bias != nullptr || epilogue.relu || epilogue.bits != nullptr ||
+                        epilogue.nonzero != nullptr || skipping;
 
     const bool direct = out.col_stride == 1 || !needed;
     const Scratch<T> rows(Slot::kOutput, direct ? 0 : out.rows * out.cols);
@@ -605,29 +641,31 @@ void product(Matrix<const T> a, Matrix<const T> b, Matrix<T> out, const Epilogue
     compute(a, b, to, finish, skip);
     if (skipping && saw_nan.load(std::memory_order_relaxed)) repair_nan(a, b, finish, skip);
     if (!direct) copy_matrix(kern, read_only(to), out);
+    if (nonzero != nullptr && !bits_along)
+        nonzero_bits(kElementOf<T>, out.data, out.rows * out.cols, nonzero);
 }
 
 }  // namespace
 
 template <class T>
 void matmul(Matrix<const T> a, Matrix<const T> b, Matrix<T> out, const T* bias, bool relu,
-            Skip skip) {
-    product(a, b, out, Epilogue<T>{bias, relu, nullptr, 0, 0, T{1}}, skip);
+            Skip skip, std::uint8_t* nonzero) {
+    product(a, b, out, Epilogue<T>{bias, relu, nullptr, 0, out.cols, T{1}, nonzero}, skip);
 }
 
 template <class T>
 void matmul_kept(Matrix<const T> a, Matrix<const T> b, const std::uint8_t* bits, Matrix<T> out,
-                 const T* bias, bool relu, T scale, Skip skip) {
-    product(a, b, out, Epilogue<T>{bias, relu, bits, 0, out.cols, scale}, skip);
+                 const T* bias, bool relu, T scale, Skip skip, std::uint8_t* nonzero) {
+    product(a, b, out, Epilogue<T>{bias, relu, bits, 0, out.cols, scale, nonzero}, skip);
 }
 
 template void matmul(Matrix<const float>, Matrix<const float>, Matrix<float>, const float*, bool,
-                     Skip);
+                     Skip, std::uint8_t*);
 template void matmul(Matrix<const double>, Matrix<const double>, Matrix<double>, const double*,
-                     bool, Skip);
+                     bool, Skip, std::uint8_t*);
 template void matmul_kept(Matrix<const float>, Matrix<const float>, const std::uint8_t*,
-                          Matrix<float>, const float*, bool, float, Skip);
+                          Matrix<float>, const float*, bool, float, Skip, std::uint8_t*);
 template void matmul_kept(Matrix<const double>, Matrix<const double>, const std::uint8_t*,
-                          Matrix<double>, const double*, bool, double, Skip);
+                          Matrix<double>, const double*, bool, double, Skip, std::uint8_t*);
 
 }  // namespace dropwise::ops

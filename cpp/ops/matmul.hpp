@@ -14,15 +14,16 @@ struct Skip {
 };
 
 // out[M, N] = a[M, K] b[K, N], plus bias[N] unless null, then ReLU if asked.  Any strides.  T is
-// float or double.  The result depends neither on the number of threads nor on their timing.
+// float or double.  `nonzero`, unless null, gets the packed mask of what is not zero in out (then
+// in C order).  The result depends neither on the number of threads nor on their timing.
 template <class T>
 void matmul(Matrix<const T> a, Matrix<const T> b, Matrix<T> out, const T* bias, bool relu,
-            Skip skip);
+            Skip skip, std::uint8_t* nonzero = nullptr);
 
 // The same times scale where the bit is 1, +0.0 elsewhere; bits is the packed mask over the C order
 // of out.
 template <class T>
 void matmul_kept(Matrix<const T> a, Matrix<const T> b, const std::uint8_t* bits, Matrix<T> out,
-                 const T* bias, bool relu, T scale, Skip skip);
+                 const T* bias, bool relu, T scale, Skip skip, std::uint8_t* nonzero = nullptr);
 
 }  // namespace dropwise::ops

@@ -43,5 +43,23 @@ inline std::size_t count_trailing_zeros(std::uint64_t word) {  // word != 0
 #endif
 }
 
+// Eight bytes of a packed mask, wherever they lie.
+inline std::uint64_t load_word(const std::uint8_t* p) {
+    std::uint64_t word = 0;
+#if defined(__GNUC__)
+    __builtin_memcpy(&word, p, sizeof(word));
+#else
+    for (int b = 0; b < 8; ++b) word |= std::uint64_t{p[b]} << (8 * b);
+#endif
+    return word;
+}
+inline void store_word(std::uint8_t* p, std::uint64_t word) {
+#if defined(__GNUC__)
+    __builtin_memcpy(p, &word, sizeof(word));
+#else
+    for (int b = 0; b < 8; ++b) p[b] = static_cast<std::uint8_t>(word >> (8 * b));
+#endif
+}
+
 }  // namespace simd
 }  // namespace

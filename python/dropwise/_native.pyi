@@ -39,6 +39,7 @@ def matmul(
     bias: numpy.ndarray | None = ...,
     relu: bool = ...,
     skip: str = ...,
+    nonzero: numpy.ndarray | None = ...,
 ) -> None: ...
 def matmul_kept(
     a: numpy.ndarray,
@@ -49,6 +50,7 @@ def matmul_kept(
     relu: bool = ...,
     scale: typing.SupportsFloat | typing.SupportsIndex = ...,
     skip: str = ...,
+    nonzero: numpy.ndarray | None = ...,
 ) -> None: ...
 def nonzero_bits(x: numpy.ndarray, bits: numpy.ndarray) -> None: ...
 def num_threads() -> int: ...

@@ -497,6 +497,7 @@ class NumbaBackend:
         bias: Array | None = None,
         relu: bool = False,
         skip: str = "",
+        nonzero: Bits | None = None,
     ) -> None:
         with np.errstate(all="ignore"):
             if "a" in skip and _worth_skipping(a, b):
@@ -513,6 +514,8 @@ class NumbaBackend:
                 out[...] = exact
         if bias is not None or relu:
             _finish(out, np.empty(0, out.dtype) if bias is None else bias, relu)
+        if nonzero is not None:
+            self.nonzero_bits(out, nonzero)
 
     def matmul_kept(
         self,
@@ -524,9 +527,12 @@ class NumbaBackend:
         relu: bool = False,
         scale: float = 1.0,
         skip: str = "",
+        nonzero: Bits | None = None,
     ) -> None:
         self.matmul(a, b, out, bias, relu, skip)
         self.apply_bits(out, out, bits, scale)
+        if nonzero is not None:
+            self.nonzero_bits(out, nonzero)
 
     def num_threads(self) -> int:
         return 1

@@ -65,12 +65,14 @@ class Backend(Protocol):
         bias: Array | None = None,
         relu: bool = False,
         skip: str = "",
+        nonzero: Bits | None = None,
     ) -> None:
         """Write ``a @ b (+ bias) (then ReLU)``: a [M, K], b [K, N], out [M, N].
 
         ``bias`` [N] is contiguous.
         ``skip`` names the operands whose exact zeros may be skipped ("", "a", "b" or "ab"); whether
-        that is done depends on the measured density.
+        that is done depends on the measured density.  ``nonzero``, if given, gets the bits that
+        ``nonzero_bits`` finds in ``out``, which is C-contiguous then.
         """
 
     def matmul_kept(
@@ -83,6 +85,7 @@ class Backend(Protocol):
         relu: bool = False,
         scale: float = 1.0,
         skip: str = "",
+        nonzero: Bits | None = None,
     ) -> None:
         """Like ``matmul``, times ``scale``, but only where the bit is 1: +0.0 elsewhere.
 

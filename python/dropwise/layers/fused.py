@@ -161,19 +161,20 @@ class Group:
                 backend.mask_bits(mask, n_rows * width, rate, key, stream, 0)
         shape = (n_rows, width if columns is None else len(columns))
         values = np.empty(shape, dtype) if fresh else space.array("y", shape, dtype)
+        bits = mask
+        passed: Bits | None = None
+        if trace and relu:
+            bits = passed = space.array("passed", ((values.size + 7) >> 3,), np.uint8)
+        skip = self._skip
         if mask is not None:
-            backend.matmul_kept(x.values, weight, mask, values, bias, relu, scale, self._skip)
+            backend.matmul_kept(x.values, weight, mask, values, bias, relu, scale, skip, passed)
         else:
-            backend.matmul(x.values, weight, values, bias, relu, self._skip)
+            backend.matmul(x.values, weight, values, bias, relu, skip, passed)
             if scale != 1.0:
                 np.multiply(values, dtype.type(scale), out=values)
         y = Flow(values, x.lead, columns, width)
         if not trace:
             return y, None
-        bits = mask
-        if relu:
-            bits = space.array("passed", ((values.size + 7) >> 3,), np.uint8)
-            backend.nonzero_bits(values, bits)
         return y, Trace(x, y, bits, scale)
 
     # ---- backward
