@@ -24,6 +24,7 @@ using simd::Words;
 
 constexpr int kRounds = 10;
 constexpr int kMaxPlanes = 8;
+constexpr int kInterleave = 4;  // planes in flight: fewer wait for multiplies, more only spill
 constexpr std::uint64_t kMultiplier0 = 0xD2511F53, kMultiplier1 = 0xCD9E8D57;
 constexpr std::uint64_t kRefineTag = 0x80;
 constexpr std::size_t kGroup = 128;
@@ -89,7 +90,7 @@ inline Words last_round_second(Words c0, Words c3, Words key) {
 template <int kPlanes>
 void compare_planes(const MaskSpec& spec, const Schedule& k, std::uint64_t group,
                     std::size_t n_blocks, std::uint64_t* above, std::uint64_t* tied) {
-    constexpr int N = kPlanes < simd::kInterleave ? kPlanes : simd::kInterleave;
+    constexpr int N = kPlanes < kInterleave ? kPlanes : kInterleave;
 
     // Round 1 turns the constant words c1 and c2 of the counter into constants.
     const std::uint64_t p1 = kMultiplier1 * k.stream_low;
@@ -155,60 +156,62 @@ void compare_planes(const MaskSpec& spec, const Schedule& k, std::uint64_t group
     }
 }
 
-// Clears the bits of those of the N * kWords elements at `positions` whose refinement is below the
-// threshold.  A position may be repeated.
-template <int N>
-inline void refine(const MaskSpec& spec, const Schedule& k, std::uint64_t first_element,
-                   const std::uint64_t* positions, std::uint64_t* above) {
-    States<N> s;
-    DROPWISE_UNROLL for (int j = 0; j < N; ++j) {
-        s.c0[j] =
-            simd::add(simd::load(positions + j * simd::kWords), simd::broadcast(first_element));
-        s.c1[j] = simd::high_half(s.c0[j]);
-        s.c2[j] = simd::broadcast(k.stream_low);
-        s.c3[j] = simd::broadcast(kRefineTag << 24 | k.stream_high);
-    }
-    run_rounds(s, k, 0, kRounds - 1);
-    std::uint64_t swapped[N * simd::kWords];
-    DROPWISE_UNROLL for (int j = 0; j < N; ++j) {
-        const Words key = simd::broadcast(k.key0[kRounds - 1] << 32);
-        simd::store(swapped + j * simd::kWords, last_round_first(s.c1[j], s.c2[j], key));
-    }
-    for (std::size_t t = 0; t < N * simd::kWords; ++t) {
-        const std::uint64_t r = swapped[t] << 32 | swapped[t] >> 32;
-        const std::uint64_t drop = r < spec.threshold_low;
-        above[positions[t] / 64] &= ~(drop << positions[t] % 64);
+// Tied elements wait in a queue that is refined in batches, the last one padded.  A chunk has 64 of
+// them on average, so that a queue of this size is emptied early now and then, in tests too.
+constexpr int kRefineStates = 2;
+constexpr std::size_t kRefineBatch = kRefineStates * simd::kWords;
+constexpr std::size_t kQueue = 128;
+static_assert(kQueue % kRefineBatch == 0, "padding must not leave the queue");
+
+// Clears the bits of those of the elements at `positions` whose refinement is below the threshold.
+void refine(const MaskSpec& spec, const Schedule& k, std::uint64_t first_element,
+            std::uint64_t* positions, std::size_t n, std::uint64_t* above) {
+    for (std::size_t t = n; t % kRefineBatch != 0; ++t) positions[t] = positions[0];
+    for (std::size_t batch = 0; batch < n; batch += kRefineBatch) {
+        States<kRefineStates> s;
+        DROPWISE_UNROLL for (int j = 0; j < kRefineStates; ++j) {
+            const Words position = simd::load(positions + batch + j * simd::kWords);
+            s.c0[j] = simd::add(position, simd::broadcast(first_element));
+            s.c1[j] = simd::high_half(s.c0[j]);
+            s.c2[j] = simd::broadcast(k.stream_low);
+            s.c3[j] = simd::broadcast(kRefineTag << 24 | k.stream_high);
+        }
+        run_rounds(s, k, 0, kRounds - 1);
+        std::uint64_t swapped[kRefineBatch];
+        DROPWISE_UNROLL for (int j = 0; j < kRefineStates; ++j) {
+            const Words key = simd::broadcast(k.key0[kRounds - 1] << 32);
+            simd::store(swapped + j * simd::kWords, last_round_first(s.c1[j], s.c2[j], key));
+        }
+        for (std::size_t t = 0; t < kRefineBatch; ++t) {
+            const std::uint64_t r = swapped[t] << 32 | swapped[t] >> 32;
+            const std::uint64_t drop = r < spec.threshold_low;
+            above[positions[batch + t] / 64] &= ~(drop << positions[batch + t] % 64);
+        }
     }
 }
 
-// Refines all tied elements of the words [from, to) of one chunk.
+// Refines the tied elements of the first n_words words of a chunk.
 void refine_ties(const MaskSpec& spec, const Schedule& k, std::uint64_t first_element,
-                 std::uint64_t* above, const std::uint64_t* tied, std::size_t from,
-                 std::size_t to) {
-    constexpr int N = 4;
-    constexpr std::size_t kBatch = N * simd::kWords;
-
-    // Every fifth word has a tie: a branch on that would be mispredicted, an advance is not.
-    std::uint16_t tied_words[kMaskWords];
-    std::size_t n_words = 0;
-    for (std::size_t w = from; w < to; ++w) {
-        tied_words[n_words] = static_cast<std::uint16_t>(w);
-        n_words += tied[w] != 0;
-    }
-    std::uint64_t queue[kBatch + 64];  // a word adds up to 64 elements to fewer than kBatch
+                 std::uint64_t* above, const std::uint64_t* tied, std::size_t n_words) {
+    std::uint64_t queue[kQueue];
     std::size_t queued = 0;
-    for (std::size_t t = 0; t < n_words; ++t) {
-        const std::size_t w = tied_words[t];
-        for (std::uint64_t word = tied[w]; word != 0; word &= word - 1)
-            queue[queued++] = w * 64 + simd::count_trailing_zeros(word);
-        while (queued >= kBatch) {
-            queued -= kBatch;
-            refine<N>(spec, k, first_element, queue + queued, above);
+    for (std::size_t base = 0; base < n_words; base += 64) {
+        // Every fifth word has a tie: a branch on each word would be mispredicted.
+        const std::size_t count = n_words - base < 64 ? n_words - base : 64;
+        std::uint64_t found = 0;
+        for (std::size_t w = 0; w < count; w += simd::kWords)
+            found |= simd::nonzero_lanes(simd::load(tied + base + w)) << w;
+        for (found &= ~std::uint64_t{0} >> (64 - count); found != 0; found &= found - 1) {
+            if (queued > kQueue - 64) {  // a word may add 64
+                refine(spec, k, first_element, queue, queued, above);
+                queued = 0;
+            }
+            const std::size_t w = base + simd::count_trailing_zeros(found);
+            for (std::uint64_t word = tied[w]; word != 0; word &= word - 1)
+                queue[queued++] = w * 64 + simd::count_trailing_zeros(word);
         }
     }
-    if (queued == 0) return;
-    for (std::size_t t = queued; t < kBatch; ++t) queue[t] = queue[0];
-    refine<N>(spec, k, first_element, queue, above);
+    if (queued != 0) refine(spec, k, first_element, queue, queued, above);
 }
 
 // Generates the words of n_groups groups from `group` on; overwrites the rest of the last block.
@@ -227,8 +230,8 @@ void compare_groups(const MaskSpec& spec, const Schedule& k, std::uint64_t group
         compare_planes<8>(spec, k, group, n_blocks, above, tied);
 }
 
-// The mask of the n <= kMaskChunk elements from `start` on: element e in bit e % 64 of words[e /
-// 64], 1 = kept, zeros after the last in its word.  All kMaskWords words may be overwritten.
+// The mask of the n <= kMaskChunk elements from `start` on, 1 = kept: element e is bit e % 64 of
+// words[e / 64], with zeros after the last.  All kMaskWords words may be overwritten.
 void mask_chunk(const MaskSpec& spec, std::uint64_t start, std::size_t n, std::uint64_t* words) {
     const std::size_t n_words = (n + 63) / 64;
     const std::uint64_t group = start / kGroup;
@@ -252,8 +255,7 @@ void mask_chunk(const MaskSpec& spec, std::uint64_t start, std::size_t n, std::u
             compare_groups(spec, schedule, group + before, n_groups - before, words + w, tied + w);
         }
         if (spec.threshold_low != 0)
-            refine_ties(spec, schedule, group * kGroup, words, tied, skip / 64,
-                        (skip + n + 63) / 64);
+            refine_ties(spec, schedule, group * kGroup, words, tied, (skip + n + 63) / 64);
 
         const std::size_t w = skip / 64, bit = skip % 64;
         if (skip != 0)

@@ -13,7 +13,6 @@ namespace simd {
 
 using Words = __m256i;
 constexpr std::size_t kWords = 4;
-constexpr int kInterleave = 2;
 
 inline Words broadcast(std::uint64_t v) {
     return _mm256_set1_epi64x(static_cast<long long>(v));
@@ -50,6 +49,10 @@ inline Words bit_xor(Words a, Words b, Words c) {
 }
 inline Words bit_select(Words where, Words a, Words b) {
     return _mm256_or_si256(_mm256_and_si256(where, a), _mm256_andnot_si256(where, b));
+}
+inline std::uint64_t nonzero_lanes(Words a) {
+    const __m256i zero = _mm256_cmpeq_epi64(a, _mm256_setzero_si256());
+    return static_cast<unsigned>(_mm256_movemask_pd(_mm256_castsi256_pd(zero))) ^ 0xF;
 }
 inline void store_swapped_pairs(std::uint64_t* p, Words a, Words b) {
     a = _mm256_shuffle_epi32(a, 0xB1);

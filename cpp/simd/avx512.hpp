@@ -13,7 +13,6 @@ namespace simd {
 
 using Words = __m512i;
 constexpr std::size_t kWords = 8;
-constexpr int kInterleave = 8;  // planes in flight: spills cost less than waiting for multiplies
 
 inline Words broadcast(std::uint64_t v) {
     return _mm512_set1_epi64(static_cast<long long>(v));
@@ -50,6 +49,9 @@ inline Words bit_xor(Words a, Words b, Words c) {
 }
 inline Words bit_select(Words where, Words a, Words b) {
     return _mm512_ternarylogic_epi64(where, a, b, 0xCA);
+}
+inline std::uint64_t nonzero_lanes(Words a) {
+    return _mm512_test_epi64_mask(a, a);
 }
 inline void store_swapped_pairs(std::uint64_t* p, Words a, Words b) {
     const __m512i first = _mm512_setr_epi32(1, 0, 17, 16, 3, 2, 19, 18, 5, 4, 21, 20, 7, 6, 23, 22);

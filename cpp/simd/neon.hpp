@@ -13,7 +13,6 @@ namespace simd {
 
 using Words = uint64x2_t;
 constexpr std::size_t kWords = 2;
-constexpr int kInterleave = 4;
 
 inline Words broadcast(std::uint64_t v) {
     return vdupq_n_u64(v);
@@ -50,6 +49,9 @@ inline Words bit_xor(Words a, Words b, Words c) {
 }
 inline Words bit_select(Words where, Words a, Words b) {
     return vbslq_u64(where, a, b);
+}
+inline std::uint64_t nonzero_lanes(Words a) {
+    return std::uint64_t{vgetq_lane_u64(a, 0) != 0} | std::uint64_t{vgetq_lane_u64(a, 1) != 0} << 1;
 }
 inline void store_swapped_pairs(std::uint64_t* p, Words a, Words b) {
     a = vreinterpretq_u64_u32(vrev64q_u32(vreinterpretq_u32_u64(a)));

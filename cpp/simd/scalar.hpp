@@ -20,7 +20,6 @@ namespace simd {
 
 using Words = __m128i;
 constexpr std::size_t kWords = 2;
-constexpr int kInterleave = 2;
 
 inline Words broadcast(std::uint64_t v) {
     return _mm_set1_epi64x(static_cast<long long>(v));
@@ -55,6 +54,11 @@ inline Words bit_xor(Words a, Words b) {
 inline Words bit_select(Words where, Words a, Words b) {
     return _mm_or_si128(_mm_and_si128(where, a), _mm_andnot_si128(where, b));
 }
+inline std::uint64_t nonzero_lanes(Words a) {
+    const __m128i zero = _mm_cmpeq_epi32(a, _mm_setzero_si128());  // of half lanes
+    const __m128i both = _mm_and_si128(zero, _mm_shuffle_epi32(zero, 0xB1));
+    return static_cast<unsigned>(_mm_movemask_pd(_mm_castsi128_pd(both))) ^ 3;
+}
 inline void store_swapped_pairs(std::uint64_t* p, Words a, Words b) {
     a = _mm_shuffle_epi32(a, 0xB1);
     b = _mm_shuffle_epi32(b, 0xB1);
@@ -66,7 +70,6 @@ inline void store_swapped_pairs(std::uint64_t* p, Words a, Words b) {
 
 using Words = std::uint64_t;
 constexpr std::size_t kWords = 1;
-constexpr int kInterleave = 2;
 
 inline Words broadcast(std::uint64_t v) {
     return v;
@@ -100,6 +103,9 @@ inline Words bit_xor(Words a, Words b) {
 }
 inline Words bit_select(Words where, Words a, Words b) {
     return (where & a) | (~where & b);
+}
+inline std::uint64_t nonzero_lanes(Words a) {
+    return a != 0;
 }
 inline void store_swapped_pairs(std::uint64_t* p, Words a, Words b) {
     p[0] = a << 32 | a >> 32;
