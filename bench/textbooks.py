@@ -289,6 +289,9 @@ def agree(args: argparse.Namespace) -> None:
 
 
 def cases(args: argparse.Namespace) -> Iterable[Case]:
+    if not any(given(args)):
+        options = ", ".join(f"--{option.replace('_', '-')}" for option, _ in RUNS.values())
+        raise SystemExit(f"give a checkout of at least one text: {options}")
     if args.agree:
         agree(args)
         raise SystemExit

@@ -33,6 +33,14 @@ def test_a_bench_checks_and_times_all_its_contenders(name, tmp_path):
             assert 0 < times["minimum"] <= times["median"] <= times["high"] * (1 + 1e-9)
 
 
+def test_the_bench_of_the_texts_asks_for_a_checkout(tmp_path):
+    require("rich")
+    command = [sys.executable, str(BENCH / "textbooks.py"), "--results", str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert run.returncode == 1
+    assert "--nnfs-book, --dlfs, --cs231n" in run.stderr
+
+
 def test_the_report_puts_ratios_of_the_results_between_the_marks(tmp_path):
     for needed in ("rich", "matplotlib", "threadpoolctl"):
         require(needed)
