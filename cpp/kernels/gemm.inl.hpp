@@ -130,9 +130,9 @@ void pack_b(std::size_t k, std::size_t n, const T* b, std::ptrdiff_t row_stride,
             std::ptrdiff_t col_stride, T* packed) {
     constexpr std::size_t L = simd::Vec<T>::kLanes;
     // A few rows at a time through all panels, so that long rows are read in order.
-    constexpr std::size_t kRowsAtOnce = 64;
-    for (std::size_t p = 0; p < k; p += kRowsAtOnce) {
-        const std::size_t rows = min(kRowsAtOnce, k - p);
+    const std::size_t rows_at_once = col_stride == 1 ? 8 : 64;
+    for (std::size_t p = 0; p < k; p += rows_at_once) {
+        const std::size_t rows = min(rows_at_once, k - p);
         for (std::size_t j = 0; j < n; j += kTileCols<T>) {
             const std::size_t cols = min(kTileCols<T>, n - j);
             const std::size_t width = (cols + L - 1) / L * L;
@@ -156,6 +156,7 @@ void tile(std::size_t k, const T* a, const T* b, std::ptrdiff_t ldb, T* c, std::
           std::size_t tail, bool accumulate) {
     using V = simd::Vec<T>;
     constexpr std::size_t L = V::kLanes;
+    for (std::size_t r = 0; r < R; ++r) simd::prefetch(c + static_cast<std::ptrdiff_t>(r) * ldc);
     typename V::Reg acc[R][C];
     for (std::size_t r = 0; r < R; ++r)
         for (std::size_t j = 0; j < C; ++j) acc[r][j] = V::zero();
