@@ -122,7 +122,7 @@ struct ProductKernels {
     // Reads up to a vector past a row's sums.
     void (*spread)(std::size_t rows, std::size_t cols, const std::uint64_t* words, const T* sums,
                    std::size_t ld_sums, T* c, std::ptrdiff_t ldc);
-    // Applies the epilogue to c[m, n]; true if a result is NaN, or infinite.
+    // Applies the epilogue to c[m, n]; true if a result is NaN (or huge).
     bool (*finish)(std::size_t m, std::size_t n, T* c, std::ptrdiff_t ldc,
                    const Epilogue<T>& epilogue);
     // c[m, n] = the epilogue of a times b, for few k: all in one pass.  b's columns are contiguous.

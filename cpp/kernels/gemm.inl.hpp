@@ -419,12 +419,11 @@ bool finish_rows(std::size_t m, std::size_t n, const Values& values, T* c, std::
     using V = simd::Vec<T>;
     constexpr std::size_t L = V::kLanes;
     const typename V::Reg scale = V::broadcast(&e.scale);
-    typename V::Reg poison = V::zero();  // NaN once a result is NaN (or infinite)
+    typename V::Reg poison = V::zero();  // NaN once a result is NaN, or so large that sums overflow
     const auto epilogue = [&](typename V::Reg v, auto load_bias, std::uint64_t bits) {
         if (kBias) v = V::add(v, load_bias());
         if (kRelu) v = V::relu(v);
         if (kBits) v = V::keep(bits, V::mul(v, scale));
-        poison = V::fma(v, V::zero(), poison);
         return v;
     };
     for (std::size_t i = 0; i < m; ++i, c += ldc) {
@@ -438,6 +437,11 @@ bool finish_rows(std::size_t m, std::size_t n, const Values& values, T* c, std::
                 v[l] = epilogue(v[l], [&] { return V::load(e.bias + j + l * L); }, word >> l * L);
                 V::store(c + j + l * L, v[l]);
             }
+            // One step of the chain for a word: its latency would be what everything waits for.
+            typename V::Reg sum = v[0];
+            DROPWISE_UNROLL for (std::size_t l = 1; l < kWordVectors<T>; ++l) sum =
+                V::add(sum, v[l]);
+            poison = V::fma(sum, V::zero(), poison);
             if (e.nonzero == nullptr) continue;
             std::uint64_t nonzero = 0;
             DROPWISE_UNROLL for (std::size_t l = 0; l < kWordVectors<T>; ++l) nonzero |=
@@ -451,6 +455,7 @@ bool finish_rows(std::size_t m, std::size_t n, const Values& values, T* c, std::
             const typename V::Reg v = epilogue(
                 values.part(i, j, count), [&] { return V::load_n(e.bias + j, count); }, word);
             V::store_n(c + j, v, count);
+            poison = V::fma(v, V::zero(), poison);
             nonzero |= V::nonzero(v) << (j - from);
         }
         if (e.nonzero != nullptr) {

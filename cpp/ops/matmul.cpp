@@ -75,7 +75,32 @@ struct Finish {
     void note_nan(bool seen) const {
         if (seen && saw_nan != nullptr) saw_nan->store(true, std::memory_order_relaxed);
     }
-    void all() const { (*this)(0, 0, c.rows, c.cols); }
+    void all() const {
+        size_t done = 0;
+        if (needed && c.cols < kShort && c.row_stride == static_cast<ptrdiff_t>(c.cols))
+            done = short_rows();
+        if (done < c.rows) (*this)(done, 0, c.rows - done, c.cols);
+    }
+
+  private:
+    static constexpr size_t kShort = 32, kTogether = 64;
+
+    // Rows shorter than vectors, one after the other in memory, are finished many at a time, as if
+    // they were one row with the bias repeated.  Returns how many rows that could be done to.
+    size_t short_rows() const {
+        const size_t groups = c.rows / kTogether, width = kTogether * c.cols;
+        const Scratch<T> repeated(Slot::kTask, epilogue.bias == nullptr ? 0 : width);
+        if (epilogue.bias != nullptr && repeated.get() == nullptr) return 0;
+        Epilogue<T> e = epilogue;
+        e.bit_stride = width;
+        if (e.bias != nullptr) {
+            for (size_t i = 0; i < kTogether; ++i)
+                std::copy_n(epilogue.bias, c.cols, repeated.get() + i * c.cols);
+            e.bias = repeated.get();
+        }
+        note_nan(kernels.finish(groups, width, c.data, static_cast<ptrdiff_t>(width), e));
+        return groups * kTogether;
+    }
 };
 
 // A set of memory requests inside parallel tasks, which must not throw: ask, compute, then throw.
@@ -278,7 +303,10 @@ constexpr size_t kFewRows = 16;
 template <class T>
 void dense_by_rows(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T>& finish,
                    bool serial) {
-    if (c.rows <= kFewRows && b.col_stride == 1)
+    constexpr size_t kFewTerms = 8;
+    if (a.cols <= kFewTerms && c.cols >= finish.kernels.lanes)
+        multiply_few_terms(a, b, c, finish, serial);
+    else if (c.rows <= kFewRows && b.col_stride == 1)
         multiply_few_rows(a, b, c, finish, serial);
     else
         multiply_blocked(a, b, c, finish, serial);
