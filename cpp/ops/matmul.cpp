@@ -371,27 +371,42 @@ size_t rows_at_once(size_t k) {
     return std::max(kSkipRows, kElements / std::max<size_t>(1, k) / kSkipRows * kSkipRows);
 }
 
-// A band of rows of a, made contiguous along k if it is not.
+// A band of rows of a in chunks of `width` along k.  Rows that are not contiguous, or so far apart
+// that they would compete for the same sets of the caches, are copied to [chunk][row][width].
 template <class T>
-class ContiguousRows {
+class Chunks {
   public:
-    ContiguousRows(Matrix<const T> a)
-        : memory_(Slot::kRows, a.col_stride == 1 ? 0 : a.rows * a.cols), source_(a), rows_(a) {
-        if (a.col_stride == 1) return;
-        if (memory_.get() == nullptr) throw std::bad_alloc();
-        rows_ = {memory_.get(), a.rows, a.cols, static_cast<ptrdiff_t>(a.cols), 1};
+    Chunks(Matrix<const T> a, size_t width)
+        : a_(a),
+          width_(width),
+          copied_(a.col_stride != 1 || spread_out(a)),
+          memory_(Slot::kRows, copied_ ? a.rows * round_up(a.cols, width) : 0) {
+        if (copied_ && memory_.get() == nullptr) throw std::bad_alloc();
     }
+    bool copied() const { return copied_; }
     // To be called once for every row before it is read.
     void fill(const ProductKernels<T>& kern, size_t i, size_t m) const {
-        if (source_.col_stride != 1)
-            kern.copy(m, source_.cols, source_.at(i, 0), source_.row_stride, source_.col_stride,
-                      const_cast<T*>(rows_.at(i, 0)), rows_.row_stride);
+        if (!copied_) return;
+        for (size_t p = 0; p < a_.cols; p += width_)
+            kern.copy(m, std::min(width_, a_.cols - p), a_.at(i, p), a_.row_stride, a_.col_stride,
+                      const_cast<T*>(at(i, p)), ld());
     }
-    const Matrix<const T>& rows() const { return rows_; }
+    // Element p of row i; p is a multiple of width.
+    const T* at(size_t i, size_t p) const {
+        return copied_ ? memory_.get() + p * a_.rows + i * width_ : a_.at(i, p);
+    }
+    ptrdiff_t ld() const { return copied_ ? static_cast<ptrdiff_t>(width_) : a_.row_stride; }
 
   private:
+    static bool spread_out(Matrix<const T> a) {
+        constexpr ptrdiff_t kFar = 4096 / sizeof(T);
+        return a.rows > 64 && (a.row_stride >= kFar || a.row_stride <= -kFar);
+    }
+
+    Matrix<const T> a_;
+    size_t width_;
+    bool copied_;
     Scratch<T> memory_;
-    Matrix<const T> source_, rows_;
 };
 
 // c = a b and the epilogue, skipping the zeros of a.  Any strides.
@@ -408,7 +423,7 @@ void skip_a(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T>& 
 
     for (size_t i0 = 0; i0 < c.rows; i0 += rows_at_once<T>(k)) {
         const size_t m = std::min(rows_at_once<T>(k), c.rows - i0);
-        const ContiguousRows<T> x(a.block(i0, 0, m, k));
+        const Chunks<T> x(a.block(i0, 0, m, k), kWordBits);
         const Scratch<std::uint64_t> nonzero(Slot::kWords, words * m);  // [words][m]
         if (!memory(nonzero.get())) memory.rethrow();
         const size_t band = even_piece(m, kSkipRows / 8, 16);
@@ -417,8 +432,7 @@ void skip_a(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T>& 
             x.fill(kern, i, rows);
             for (size_t w = 0; w < words; ++w)
                 kern.nonzero_words(rows, std::min(kWordBits, k - w * kWordBits),
-                                   x.rows().at(i, w * kWordBits), x.rows().row_stride,
-                                   nonzero.get() + w * m + i);
+                                   x.at(i, w * kWordBits), x.ld(), nonzero.get() + w * m + i);
         });
 
         const size_t height = even_piece(m, kSkipRows, 1);
@@ -438,9 +452,8 @@ void skip_a(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T>& 
                 kern.copy(std::min(kWordBits, k - p), cols, b.at(p, j), b.row_stride, b.col_stride,
                           tile.get(), ld);
                 const bool last = direct && w + 1 == words;
-                kern.multiply_skipping(rows, padded, nonzero.get() + w * m + i, x.rows().at(i, p),
-                                       x.rows().row_stride, tile.get(),
-                                       w == 0 ? nullptr : sums.get(), ld,
+                kern.multiply_skipping(rows, padded, nonzero.get() + w * m + i, x.at(i, p), x.ld(),
+                                       tile.get(), w == 0 ? nullptr : sums.get(), ld,
                                        last ? to.data : sums.get(), last ? to.row_stride : ld);
             }
             if (!direct) copy_matrix(kern, Matrix<const T>{sums.get(), rows, cols, ld, 1}, to);
@@ -465,8 +478,8 @@ void keep_only(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T
 
     for (size_t i0 = 0; i0 < c.rows; i0 += rows_at_once<T>(k)) {
         const size_t m = std::min(rows_at_once<T>(k), c.rows - i0);
-        const ContiguousRows<T> x(a.block(i0, 0, m, k));
-        if (a.col_stride != 1) {
+        const Chunks<T> x(a.block(i0, 0, m, k), depth);
+        if (x.copied()) {
             const size_t band = even_piece(m, kSkipRows / 8, 16);
             for_each_task(ceil_div(m, band), num_threads() == 1, [&](size_t task) {
                 x.fill(kern, task * band, std::min(band, m - task * band));
@@ -495,8 +508,8 @@ void keep_only(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T
                 const size_t ks = chunk + 1 < chunks ? depth : tail;
                 const size_t padded = round_up(ks, kern.lanes);
                 const auto ld = static_cast<ptrdiff_t>(padded);
-                const T* from = x.rows().at(i, p);
-                ptrdiff_t ld_from = x.rows().row_stride;
+                const T* from = x.at(i, p);
+                ptrdiff_t ld_from = x.ld();
                 if (padded != ks) {  // zeros after the end of k, on both sides
                     T* copied = tile.get() + kWordBits * depth;
                     std::fill_n(tile.get(), kWordBits * padded + rows * padded, T{0});
