@@ -71,10 +71,11 @@ struct Epilogue {
 constexpr std::size_t kPackSlack = 16;
 constexpr std::size_t kSumsSlack = 16;
 
-// Time of a skipping product over the time of the dense one, what depends on the set: the slope
-// over density of skipping zeros and of keeping outputs, and what 64 / k costs the latter.
+// Time of a skipping product over the time of the dense one, as far as it depends on the set:
+// base + slope * density, and what 64 / k adds when outputs are kept.
 struct SkipCosts {
-    float skip_slope, keep_slope, keep_short;
+    float skip_base, skip_slope;
+    float keep_base, keep_slope, keep_short;
 };
 
 template <class T>
@@ -94,7 +95,7 @@ struct ProductKernels {
     // c[m, n] = packed A times packed B, or c += it.
     void (*multiply)(std::size_t m, std::size_t n, std::size_t k, const T* a, const T* b, T* c,
                      std::ptrdiff_t ldc, bool accumulate);
-    // The same, best with few rows, and B where it lies, columns contiguous, n a multiple of lanes.
+    // The same with m <= tile_rows and B where it lies, columns contiguous, n a multiple of lanes.
     void (*multiply_few_rows)(std::size_t m, std::size_t n, std::size_t k, const T* a, const T* b,
                               std::ptrdiff_t ldb, T* c, std::ptrdiff_t ldc, bool accumulate);
     // c[i, j] = sum over p of a[i * lda + p] * bt[j * ldb + p]

@@ -240,19 +240,14 @@ void multiply(std::size_t m, std::size_t n, std::size_t k, const T* a, const T* 
     }
 }
 
-// All rows before the next columns, so that a strip of B is read once.
 template <class T>
 void multiply_few_rows(std::size_t m, std::size_t n, std::size_t k, const T* a, const T* b,
                        std::ptrdiff_t ldb, T* c, std::ptrdiff_t ldc, bool accumulate) {
     constexpr std::size_t L = simd::Vec<T>::kLanes;
     int log2 = 3;
     for (std::size_t j = 0; j < n; j += L << log2) {
-        while ((L << log2) > n - j || kTiles<T>.fn[log2][min(m, kTileRows<T>) - 1] == nullptr)
-            --log2;
-        for (std::size_t i = 0; i < m; i += kTileRows<T>)
-            kTiles<T>.fn[log2][min(kTileRows<T>, m - i) - 1](
-                k, a + i * k, b + j, ldb, c + static_cast<std::ptrdiff_t>(i) * ldc + j, ldc, L,
-                accumulate);
+        while ((L << log2) > n - j || kTiles<T>.fn[log2][m - 1] == nullptr) --log2;
+        kTiles<T>.fn[log2][m - 1](k, a, b + j, ldb, c + j, ldc, L, accumulate);
     }
 }
 

@@ -8,16 +8,18 @@
 namespace {
 namespace product {
 
-// The cost of skipping (kernel_table.hpp).  Fitted to 16 shapes, 6 densities and 8 layouts on a Zen
-// 4; AVX-512 and AVX2, float32 and float64 agree within the error of 0.08.  The portable set
-// multiplies and adds in two steps, which hides less of the indexing.  NEON is taken to be in
-// between.
+// The cost of skipping (kernel_table.hpp), fitted to 16 shapes, 6 densities and 8 layouts on a
+// Zen 4. AVX-512 and AVX2 agree within the error of a cell, 0.08.  The portable set multiplies and
+// adds in two steps, which hides less of the indexing.  NEON is not measured: in between.
+template <class T>
+constexpr dropwise::SkipCosts kCosts =
 #if defined(DROPWISE_ISA_scalar)
-constexpr dropwise::SkipCosts kCosts = {1.23f, 1.53f, 0.50f};
+    {0.06f, 1.23f, 0.11f, 1.53f, 0.50f};
 #elif defined(DROPWISE_ISA_neon)
-constexpr dropwise::SkipCosts kCosts = {1.10f, 1.25f, 0.30f};
+    {0.09f, 1.10f, 0.13f, 1.25f, 0.30f};
 #else
-constexpr dropwise::SkipCosts kCosts = {1.00f, 1.00f, 0.165f};
+    sizeof(T) == 4 ? dropwise::SkipCosts{0.09f, 1.00f, 0.13f, 1.00f, 0.17f}
+                   : dropwise::SkipCosts{0.16f, 0.98f, 0.17f, 1.02f, 0.02f};
 #endif
 
 template <class T>
@@ -28,7 +30,7 @@ constexpr dropwise::ProductKernels<T> kernels() {
             kTileCols<T>,
             kSkipVectors<T> * L,
             kKeptVectors<T> * L,
-            kCosts,
+            kCosts<T>,
             &copy<T>,
             &pack_a<T>,
             &pack_b<T>,

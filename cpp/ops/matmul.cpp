@@ -195,7 +195,7 @@ void multiply_blocked(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const F
     memory.rethrow();
 }
 
-// At most kFewRows rows, and B's columns contiguous: B is used where it lies, read in order.
+// At most tile_rows rows, and B's columns contiguous: B is used where it lies, read in order.
 template <class T>
 void multiply_few_rows(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T>& finish,
                        bool serial) {
@@ -296,9 +296,6 @@ Matrix<const T> read_only(Matrix<T> a) {
     return {a.data, a.rows, a.cols, a.row_stride, a.col_stride};
 }
 
-// So few that packing B would cost more than B's strides do.
-constexpr size_t kFewRows = 16;
-
 // c = a b and the epilogue, c's columns contiguous.
 template <class T>
 void dense_by_rows(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T>& finish,
@@ -306,7 +303,7 @@ void dense_by_rows(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Fini
     constexpr size_t kFewTerms = 8;
     if (a.cols <= kFewTerms && c.cols >= finish.kernels.lanes)
         multiply_few_terms(a, b, c, finish, serial);
-    else if (c.rows <= kFewRows && b.col_stride == 1)
+    else if (c.rows <= finish.kernels.tile_rows && b.col_stride == 1)
         multiply_few_rows(a, b, c, finish, serial);
     else
         multiply_blocked(a, b, c, finish, serial);
@@ -340,7 +337,7 @@ void dense(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T>& f
         multiply_by_dots(kern, b.transposed(), a.transposed(), c.transposed(), serial);
         return finish.all();
     }
-    const bool few_columns = n <= kFewRows && n < m && a.row_stride == 1;
+    const bool few_columns = n <= 16 && n < m && a.row_stride == 1;
     if (c.col_stride == 1 && !few_columns) return dense_by_rows(a, b, c, finish, serial);
 
     // By way of c^T = b^T a^T, into memory of our own where c^T is not in row order.
@@ -577,14 +574,14 @@ double skip_cost(const SkipCosts& costs, double density, size_t m, size_t n, siz
     const double per_row = 64.0 / static_cast<double>(m);
     const double per_col = 64.0 / static_cast<double>(n);
     const double per_k = 64.0 / static_cast<double>(k);
-    return 0.09 + costs.skip_slope * density + 0.02 * per_row + 0.09 * per_col +
+    return costs.skip_base + costs.skip_slope * density + 0.02 * per_row + 0.09 * per_col +
            (transpose_a ? 0.02 + 0.09 * per_col : 0) + (transpose_c ? 0.08 * per_k : 0);
 }
 
 double keep_cost(const SkipCosts& costs, double density, size_t m, size_t k) {
     const double per_row = 64.0 / static_cast<double>(m);
     const double per_k = 64.0 / static_cast<double>(k);
-    return 0.135 + costs.keep_slope * density + 0.02 * per_row + costs.keep_short * per_k;
+    return costs.keep_base + costs.keep_slope * density + 0.02 * per_row + costs.keep_short * per_k;
 }
 
 template <class T>
