@@ -264,30 +264,39 @@ void dot_tile(std::size_t k, const T* a, std::ptrdiff_t lda, const T* bt, std::p
               std::ptrdiff_t row_stride, std::ptrdiff_t col_stride) {
     using V = simd::Vec<T>;
     constexpr std::size_t L = V::kLanes;
-    constexpr std::size_t kGroups = (R * S + V::kSums - 1) / V::kSums;
-    typename V::Reg acc[R * S];
-    for (std::size_t i = 0; i < R * S; ++i) acc[i] = V::zero();
-    const T* rows[R];
-    for (std::size_t r = 0; r < R; ++r) rows[r] = a + static_cast<std::ptrdiff_t>(r) * lda;
-    const auto step = [&](std::size_t p, auto load) {
+    constexpr std::size_t kSlots = (R * S + V::kSums - 1) / V::kSums * V::kSums;
+    typename V::Reg acc[kSlots];
+#pragma GCC unroll 16
+    for (std::size_t i = 0; i < kSlots; ++i) acc[i] = V::zero();
+    for (; k >= L; k -= L, a += L, bt += L) {
         typename V::Reg y[S];
         for (std::size_t s = 0; s < S; ++s)
-            y[s] = load(bt + static_cast<std::ptrdiff_t>(s) * ldb + p);
+            y[s] = V::load(bt + static_cast<std::ptrdiff_t>(s) * ldb);
         for (std::size_t r = 0; r < R; ++r) {
-            const typename V::Reg x = load(rows[r] + p);
+            const typename V::Reg x = V::load(a + static_cast<std::ptrdiff_t>(r) * lda);
             for (std::size_t s = 0; s < S; ++s) acc[r * S + s] = V::fma(x, y[s], acc[r * S + s]);
         }
-    };
-    std::size_t p = 0;
-    for (; p + L <= k; p += L) step(p, [](const T* from) { return V::load(from); });
-    if (p < k) step(p, [n = k - p](const T* from) { return V::load_n(from, n); });
+    }
+    if (k != 0) {
+        typename V::Reg y[S];
+#pragma GCC unroll 4
+        for (std::size_t s = 0; s < S; ++s)
+            y[s] = V::load_n(bt + static_cast<std::ptrdiff_t>(s) * ldb, k);
+#pragma GCC unroll 4
+        for (std::size_t r = 0; r < R; ++r) {
+            const typename V::Reg x = V::load_n(a + static_cast<std::ptrdiff_t>(r) * lda, k);
+#pragma GCC unroll 4
+            for (std::size_t s = 0; s < S; ++s) acc[r * S + s] = V::fma(x, y[s], acc[r * S + s]);
+        }
+    }
 
-    T sums[kGroups * V::kSums] = {};
-    for (std::size_t g = 0; g < kGroups; ++g) {
+    T sums[kSlots] = {};
+#pragma GCC unroll 16
+    for (std::size_t g = 0; g < kSlots; g += V::kSums) {
         typename V::Reg part[V::kSums];
-        for (std::size_t i = 0; i < V::kSums; ++i)
-            part[i] = g * V::kSums + i < R * S ? acc[min(g * V::kSums + i, R * S - 1)] : V::zero();
-        V::sums(part, sums + g * V::kSums);
+#pragma GCC unroll 8
+        for (std::size_t i = 0; i < V::kSums; ++i) part[i] = acc[g + i];
+        V::sums(part, sums + g);
     }
     for (std::size_t r = 0; r < R; ++r)
         for (std::size_t s = 0; s < S; ++s)
