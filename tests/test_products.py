@@ -329,7 +329,9 @@ def test_sets_that_cannot_run_here_pass_a_program_of_checks(name, tmp_path):
     assert result.stdout.strip() == emulated.SETS[name][0]
 
 
-@pytest.mark.parametrize("shape", [(5, 3, 64), (37, 2, 40), (37, 8, 17), (70, 90, 72), (1, 99, 8)])
+@pytest.mark.parametrize(
+    "shape", [(5, 3, 64), (37, 2, 40), (37, 8, 17), (70, 90, 72), (40, 64, 104), (1, 99, 8)]
+)
 def test_the_bits_of_what_is_not_zero_come_with_the_product(isa, threads, dtype, shape):
     m, k, n = shape
     rng = np.random.default_rng(5)
@@ -338,6 +340,10 @@ def test_the_bits_of_what_is_not_zero_come_with_the_product(isa, threads, dtype,
     bias = integers(rng, n, dtype)
     kept = rng.random((m, n)) < 0.6
     product = np.maximum(a @ b + bias, 0)
+    plain = np.empty((m, n), dtype)
+    nonzero = np.full(-(-m * n // 8), 255, np.uint8)
+    native.matmul(a, b, plain, None, False, "a", nonzero)
+    assert np.array_equal(nonzero, np.packbits(a @ b != 0, bitorder="little"))
     for expected, bits in ((product, None), (np.where(kept, 2 * product, 0), kept)):
         out = np.empty((m, n), dtype)
         nonzero = np.full(-(-m * n // 8), 255, np.uint8)

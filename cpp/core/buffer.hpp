@@ -47,7 +47,7 @@ template <class T>
 class Scratch {
   public:
     Scratch(Slot slot, std::size_t count) noexcept {
-        constexpr std::size_t kKeep = std::size_t{8} << 20;
+        constexpr std::size_t kKeep = std::size_t{32} << 20;
         const std::size_t bytes = count * sizeof(T);
         detail::AlignedMemory& memory = bytes > kKeep ? own_ : detail::thread_memory(slot);
         if (memory.size < bytes && !memory.reset(bytes)) return;

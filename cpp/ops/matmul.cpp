@@ -611,8 +611,8 @@ template <class T>
 void compute(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T>& finish,
              Skip skip) {
     // A product that skips all it may has no NaN to look for.
-    const bool plain =
-        finish.epilogue.bias == nullptr && !finish.epilogue.relu && finish.epilogue.bits == nullptr;
+    const Epilogue<T>& e = finish.epilogue;
+    const bool plain = e.bias == nullptr && !e.relu && e.bits == nullptr && e.nonzero == nullptr;
     const Finish<T> nothing{finish.kernels, c, {}, false, nullptr};
     const bool choice = (skip.a || skip.b || finish.epilogue.bits != nullptr) && a.cols != 0;
     switch (choice ? choose(a, b, finish, skip) : Way::kDense) {
