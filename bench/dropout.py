@@ -60,8 +60,6 @@ def variants(threads: int) -> dict[str, Callable[[], object]]:
     if _native is not None:
         active = _native.active_isa()
         found["native"] = functools.partial(choose, "native", active, threads)
-        if threads > 1:
-            found["native, 1 thread"] = functools.partial(choose, "native", active, 1)
         for isa in _native.available_isas():
             if isa != active:
                 found[f"native {isa}"] = functools.partial(choose, "native", isa, threads)
@@ -257,8 +255,6 @@ GOALS = [
          {"what": ("forward, out=", "backward, out="), "n": _MEDIUM}),
     Goal("Numba, 16 M", "native", "<=", 3.5, 2, "numba", ("native",),
          {"what": ("forward, out=", "backward, out="), "n": _BIG}),
-    Goal("two threads against one, forward 16 M", "one thread", ">=", 1.3, 1.6, "native",
-         ("native, 1 thread",), _forward(_BIG)),
 ]  # fmt: skip
 
 

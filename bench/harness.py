@@ -105,6 +105,7 @@ class Question:
     arguments: Callable[[argparse.ArgumentParser], object] = lambda parser: None
     extra: Callable[[], dict[str, Any]] = dict  # measured once, for the JSON
     summary: Callable[[Mapping[str, Any]], Iterable[Table]] = lambda result: ()
+    threads: int = 1  # for everybody, if the command line does not say
     rounds: int = 5  # at least
     seconds: float = 1.0  # for each case, if that allows for more rounds
 
@@ -228,7 +229,12 @@ def main(question: Question) -> None:
     """Measure, write the JSON, print the tables."""
     parser = argparse.ArgumentParser(description=question.text)
     parser.add_argument("--quick", action="store_true", help="small cases, few samples: a test")
-    parser.add_argument("--threads", type=int, default=1, help="for everybody (default: 1)")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=question.threads,
+        help=f"for everybody (default: {question.threads})",
+    )
     parser.add_argument("--seconds", type=float, default=question.seconds, help="for each case")
     parser.add_argument("--only", default="", metavar="TEXT", help="cases with this in a label")
     parser.add_argument(

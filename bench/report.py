@@ -16,7 +16,7 @@ from typing import Any
 
 import harness
 
-QUESTIONS = ("dropout", "spiral", "dense", "train", "textbooks")
+QUESTIONS = ("dropout", "spiral", "dense", "train", "threads", "textbooks")
 BEGIN, END = "<!-- numbers: made by bench/report.py -->", "<!-- end of numbers -->"
 
 

@@ -270,8 +270,6 @@ def cases(args: argparse.Namespace) -> Iterator[Case]:
     if _native is not None:
         best, *others = _native.available_isas()
         variants["native"] = choose("native", best, args.threads)
-        if args.threads > 1:
-            variants["native, 1 thread"] = choose("native", best, 1)
         if not args.quick:
             variants |= {f"native {isa}": choose("native", isa, args.threads) for isa in others}
     for name, before in variants.items():

@@ -198,10 +198,10 @@ def case_of(
     if _jax is not None:
         contenders.append(jax_contender(p, rate))
 
-    def choose(backend: str, isa: str | None = None, n: int = threads) -> Callable[[], object]:
+    def choose(backend: str, isa: str | None = None) -> Callable[[], object]:
         def before() -> None:
             dw.use_backend(backend)
-            dw.set_num_threads(n)
+            dw.set_num_threads(threads)
             if isa is not None:
                 _native.set_isa(isa)
 
@@ -211,8 +211,6 @@ def case_of(
     if _native is not None:
         best = _native.available_isas()[0]
         contenders.append(ours("native", p, rate, choose("native", best)))
-        if threads > 1:
-            contenders.append(ours("native, 1 thread", p, rate, choose("native", best, 1)))
         if "avx2" in _native.available_isas() and best != "avx2":
             contenders.append(ours("native avx2", p, rate, choose("native", "avx2")))
     return Case({"what": "step", "shape": "x".join(map(str, p.shape)), "rate": rate}, contenders)
@@ -231,10 +229,7 @@ GOALS = [
         ("JAX jit", ("JAX jit",), 2, 2.6),
         ("NumPy, best OpenBLAS", _NUMPY, 1.8, 2.2),
     )
-] + [
-    Goal("two threads against one, step", "one thread", ">=", 1.7, 1.9, "native",
-         ("native, 1 thread",), {"shape": _MAIN, "rate": 0.5})
-]  # fmt: skip
+]
 
 
 def picture(result: Mapping[str, Any], path: Path) -> None:

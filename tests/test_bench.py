@@ -1,6 +1,7 @@
 """The benches run, check their contenders, and give a table and pictures; no time is judged."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,13 +20,16 @@ def _run(script: str, *arguments: str) -> str:
     return run.stdout
 
 
-@pytest.mark.parametrize("name", ["dropout", "dense", "spiral", "train"])
+@pytest.mark.parametrize("name", ["dropout", "dense", "spiral", "train", "threads"])
 def test_a_bench_checks_and_times_all_its_contenders(name, tmp_path):
     for needed in ("rich", "threadpoolctl", "dropwise._native"):
         require(needed)
+    if name == "threads" and (os.cpu_count() or 1) < 2:
+        pytest.skip("one core")
     _run(f"{name}.py", "--quick", "--results", str(tmp_path))
-    result = json.loads((tmp_path / f"{name}-1.tmp.json").read_text())
-    assert result["machine"]["threads"] == 1
+    threads = 2 if name == "threads" else 1
+    result = json.loads((tmp_path / f"{name}-{threads}.tmp.json").read_text())
+    assert result["machine"]["threads"] == threads
     assert result["cases"]
     for case in result["cases"]:
         assert len(case["times"]) >= 2
