@@ -385,6 +385,7 @@ struct FromOutput {
 };
 
 // ... or as a sum of k products, which are fewer than what it would take to keep the sum somewhere.
+// It starts from +0.0, as all sums do: a product alone could be -0.0.
 template <class T>
 struct FromTerms {
     using V = simd::Vec<T>;
@@ -399,7 +400,7 @@ struct FromTerms {
         const T* y = b + j;
         typename V::Reg factor = V::broadcast(x);
         DROPWISE_UNROLL for (std::size_t l = 0; l < kWordVectors<T>; ++l) v[l] =
-            V::mul(factor, V::load(y + l * V::kLanes));
+            V::fma(factor, V::load(y + l * V::kLanes), V::zero());
         for (std::size_t p = 1; p < k; ++p) {
             factor = V::broadcast(x += col_stride);
             y += ldb;
@@ -410,7 +411,7 @@ struct FromTerms {
     typename V::Reg part(std::size_t i, std::size_t j, std::size_t n) const {
         const T* x = a + static_cast<std::ptrdiff_t>(i) * row_stride;
         const T* y = b + j;
-        typename V::Reg v = V::mul(V::broadcast(x), V::load_n(y, n));
+        typename V::Reg v = V::fma(V::broadcast(x), V::load_n(y, n), V::zero());
         for (std::size_t p = 1; p < k; ++p)
             v = V::fma(V::broadcast(x += col_stride), V::load_n(y += ldb, n), v);
         return v;

@@ -490,6 +490,17 @@ def _same_or_apart(x: Array, out: Array) -> bool:
     return x is out or not np.may_share_memory(x, out) or x.ctypes.data == out.ctypes.data
 
 
+def takes_result_of(x: Array, out: Array) -> bool:
+    """Whether a kernel may write what it makes of the simple array `x` to `out` directly."""
+    return (
+        type(out) is np.ndarray
+        and out.dtype == x.dtype
+        and out.shape == x.shape
+        and out.flags.carray
+        and (x is out or not np.may_share_memory(x, out))
+    )
+
+
 @functools.lru_cache(maxsize=1024)
 def round_to(value: float, dtype: np.dtype[Any]) -> float:
     """`value` rounded once, to nearest even, to a number of `dtype`."""

@@ -126,9 +126,13 @@ class Dropout(Layer):
         -------
         ndarray, shape of `x`
         """
-        if type(x) is np.ndarray and training and out is None and not offset:
+        if type(x) is np.ndarray and training and not offset:
             scale = self._scales.get(x.dtype)
-            if scale is not None and x.flags.carray:
+            if (
+                scale is not None
+                and x.flags.carray
+                and (out is None or functional.takes_result_of(x, out))
+            ):
                 # The short way: it decides what calls of a few elements cost.
                 bits = self._bits
                 if bits is None or bits.size != (x.size + 7) >> 3:
@@ -137,7 +141,7 @@ class Dropout(Layer):
                 stream = streams.next_stream
                 streams.next_stream = stream + 1
                 key, rate, shape, dtype = streams.key, self._rate, x.shape, x.dtype
-                y = np.empty(shape, dtype)
+                y = np.empty(shape, dtype) if out is None else out
                 active().dropout_forward(x, y, bits, rate, scale, key, stream, 0)
                 self._last = self._trained = (shape, dtype, rate, scale, key, stream, 0, None, bits)
                 return y
