@@ -193,6 +193,10 @@ def test_matmul_skips_zeros_without_changing_a_bit(isa, dtype, data):
 
 
 SKIPPING_SHAPES = [
+    (1, 1, 1),
+    (3, 5, 2),
+    (1, 200, 300),
+    (300, 200, 1),
     (16, 32, 16),
     (17, 63, 95),
     (100, 64, 96),
@@ -204,8 +208,8 @@ SKIPPING_SHAPES = [
 ]
 
 
-@pytest.mark.parametrize("density", [0.0, 0.02, 0.3, 0.6])
-def test_skipping_kernels_at_their_edges(isa, dtype, density):
+@pytest.mark.parametrize("density", [0.0, 0.02, 0.3, 0.6, 1.0])
+def test_every_way_gives_the_same_bits_at_its_edges(isa, dtype, density):
     rng = np.random.default_rng(6)
     for (m, k, n), at, bt in itertools.product(SKIPPING_SHAPES, [False, True], [False, True]):
         a, b = integers(rng, (m, k), dtype, density), integers(rng, (k, n), dtype)
@@ -213,18 +217,31 @@ def test_skipping_kernels_at_their_edges(isa, dtype, density):
         keep = rng.random((m, n)) < density
         given_a = strided(a, "F" if at else "C")
         given_b = strided(b, "F" if bt else "C")
-        memory, out = guarded((m, n), dtype)
-        native.matmul(given_a, given_b, out, bias, True, "a")
-        assert same_bits(out, reference(a, b, bias, True)), (m, k, n, at, bt)
-        assert untouched(memory, out)
-        memory, out = guarded((n, m), dtype)
-        native.matmul(given_b.T, given_a.T, out, None, False, "b")
-        assert same_bits(out, reference(b.T, a.T)), (m, k, n, at, bt)
-        assert untouched(memory, out)
-        memory, out = guarded((m, n), dtype)
-        native.matmul_kept(given_a, given_b, pack(keep), out, bias, True, 4.0)
-        assert same_bits(out, reference(a, b, bias, True, keep, 4.0)), (m, k, n, at, bt)
-        assert untouched(memory, out)
+        where = (m, k, n, at, bt)
+        for way in ("", "dense", "a"):
+            memory, out = guarded((m, n), dtype)
+            native.matmul(given_a, given_b, out, bias, True, "a", way=way)
+            assert same_bits(out, reference(a, b, bias, True)), (where, way)
+            assert untouched(memory, out)
+        for way in ("", "dense", "b"):
+            memory, out = guarded((n, m), dtype)
+            native.matmul(given_b.T, given_a.T, out, None, False, "b", way=way)
+            assert same_bits(out, reference(b.T, a.T)), (where, way)
+            assert untouched(memory, out)
+        for way in ("", "dense", "kept", "a"):
+            memory, out = guarded((m, n), dtype)
+            native.matmul_kept(given_a, given_b, pack(keep), out, bias, True, 4.0, "a", way=way)
+            assert same_bits(out, reference(a, b, bias, True, keep, 4.0)), (where, way)
+            assert untouched(memory, out)
+
+
+def test_a_way_that_the_operands_do_not_allow_is_refused():
+    a, b, out = (np.ones((2, 2), np.float32) for _ in range(3))
+    for skip, way in [("", "a"), ("a", "b"), ("b", "a"), ("ab", "kept"), ("ab", "sparse")]:
+        with pytest.raises(ValueError, match="way must be"):
+            native.matmul(a, b, out, None, False, skip, way=way)
+    with pytest.raises(ValueError, match="way must be"):
+        native.matmul_kept(a, b, pack(a > 0), out, None, False, 1.0, "", way="a")
 
 
 @pytest.mark.parametrize("density", [0.0, 0.3, 0.95])
@@ -242,16 +259,18 @@ def test_a_skipped_zero_contributes_nothing_even_against_inf(isa, dtype, density
     finite = np.where(np.isnan(b) | np.isinf(b), 0, b)
     expected = reference(a, finite)
     expected[a[:, 2] != 0, n // 2] = np.nan
-    out = np.empty((m, n), dtype)
-    native.matmul(a, b, out, None, False, "a")
-    np.testing.assert_array_equal(out, expected)
-    native.matmul_kept(a, b, pack(keep), out, None, False, 2.0, "a")
-    np.testing.assert_array_equal(out, np.where(keep, expected * 2, 0))
-    other = np.empty((n, m), dtype)
-    native.matmul(b.T, a.T, other, None, False, "b")
-    np.testing.assert_array_equal(other, expected.T)
-    native.matmul(a, b, out, np.zeros(n, dtype), True, "ab")
-    np.testing.assert_array_equal(out, np.where(expected <= 0, 0, expected))
+    out, other = np.empty((m, n), dtype), np.empty((n, m), dtype)
+    for way in ("", "dense", "a"):
+        native.matmul(a, b, out, None, False, "a", way=way)
+        np.testing.assert_array_equal(out, expected)
+        native.matmul(a, b, out, np.zeros(n, dtype), True, "ab", way=way)
+        np.testing.assert_array_equal(out, np.where(expected <= 0, 0, expected))
+    for way in ("", "dense", "a", "kept"):
+        native.matmul_kept(a, b, pack(keep), out, None, False, 2.0, "a", way=way)
+        np.testing.assert_array_equal(out, np.where(keep, expected * 2, 0))
+    for way in ("", "dense", "b"):
+        native.matmul(b.T, a.T, other, None, False, "b", way=way)
+        np.testing.assert_array_equal(other, expected.T)
 
 
 def test_threads_do_not_change_a_bit(isa, dtype, threads):
@@ -303,7 +322,7 @@ def test_ieee_rules_hold_without_skipping(isa, dtype):
 @pytest.mark.parametrize("bad", ["shape", "out shape", "dtype", "out dtype", "skip", "bias"])
 def test_a_call_that_could_touch_foreign_memory_is_refused(bad):
     f4 = np.float32
-    a, b, out, bias = np.ones((2, 3), f4), np.ones((3, 4), f4), np.empty((2, 4), f4), np.ones(4, f4)
+    a, b, out, bias = (np.ones(shape, f4) for shape in ((2, 3), (3, 4), (2, 4), 4))
     skip = ""
     if bad == "shape":
         b = np.ones((2, 4), f4)

@@ -36,12 +36,22 @@ const T* bias_data(const std::optional<py::array>& bias, std::size_t n) {
     return static_cast<const T*>(bias->data());
 }
 
-ops::Skip parse_skip(const char* skip) {
+ops::Skip parse_skip(const char* skip, const std::string& way, bool kept) {
     ops::Skip parsed{false, false};
     for (; *skip != '\0'; ++skip) {
         require(*skip == 'a' || *skip == 'b', "skip must be '', 'a', 'b' or 'ab'");
         (*skip == 'a' ? parsed.a : parsed.b) = true;
     }
+    if (way == "dense")
+        parsed.way = ops::Way::kDense;
+    else if (way == "a" && parsed.a)
+        parsed.way = ops::Way::kSkipA;
+    else if (way == "b" && parsed.b)
+        parsed.way = ops::Way::kSkipB;
+    else if (way == "kept" && kept)
+        parsed.way = ops::Way::kKeep;
+    else
+        require(way.empty(), "way must be '', 'dense', 'kept' if there are bits, or part of skip");
     return parsed;
 }
 
@@ -96,8 +106,8 @@ std::uint8_t* writable_bits(py::array bits, const py::array& out) {
 
 void matmul(const py::array& a, const py::array& b, const py::array& out,
             const std::optional<py::array>& bias, bool relu, const char* skip,
-            const std::optional<py::array>& nonzero) {
-    const ops::Skip parsed = parse_skip(skip);
+            const std::optional<py::array>& nonzero, const std::string& way) {
+    const ops::Skip parsed = parse_skip(skip, way, false);
     with_dtype(a, b, out, bias, [&](auto zero) {
         using T = decltype(zero);
         const Operands<T> x(a, b, out);
@@ -111,8 +121,9 @@ void matmul(const py::array& a, const py::array& b, const py::array& out,
 
 void matmul_kept(const py::array& a, const py::array& b, const py::array& bits,
                  const py::array& out, const std::optional<py::array>& bias, bool relu,
-                 double scale, const char* skip, const std::optional<py::array>& nonzero) {
-    const ops::Skip parsed = parse_skip(skip);
+                 double scale, const char* skip, const std::optional<py::array>& nonzero,
+                 const std::string& way) {
+    const ops::Skip parsed = parse_skip(skip, way, true);
     with_dtype(a, b, out, bias, [&](auto zero) {
         using T = decltype(zero);
         const Operands<T> x(a, b, out);
@@ -131,10 +142,10 @@ void matmul_kept(const py::array& a, const py::array& b, const py::array& bits,
 void bind_matmul(py::module_& m) {
     m.def("matmul", &matmul, py::arg("a"), py::arg("b"), py::arg("out"),
           py::arg("bias") = py::none(), py::arg("relu") = false, py::arg("skip") = "",
-          py::arg("nonzero") = py::none());
+          py::arg("nonzero") = py::none(), py::arg("way") = "");
     m.def("matmul_kept", &matmul_kept, py::arg("a"), py::arg("b"), py::arg("bits"), py::arg("out"),
           py::arg("bias") = py::none(), py::arg("relu") = false, py::arg("scale") = 1.0,
-          py::arg("skip") = "", py::arg("nonzero") = py::none());
+          py::arg("skip") = "", py::arg("nonzero") = py::none(), py::arg("way") = "");
 }
 
 }  // namespace dropwise

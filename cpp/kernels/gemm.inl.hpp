@@ -371,6 +371,7 @@ constexpr std::size_t kWordVectors = 64 / simd::Vec<T>::kLanes;
 template <class T>
 struct FromOutput {
     using V = simd::Vec<T>;
+    static constexpr bool kInPlace = true;
     const T* c;
     std::ptrdiff_t ldc;
 
@@ -389,6 +390,7 @@ struct FromOutput {
 template <class T>
 struct FromTerms {
     using V = simd::Vec<T>;
+    static constexpr bool kInPlace = false;
     std::size_t k;
     const T* a;
     std::ptrdiff_t row_stride, col_stride;
@@ -418,11 +420,13 @@ struct FromTerms {
     }
 };
 
+// Without a step there are only NaN to look for in outputs that are there.
 template <class T, class Values, bool kBias, bool kRelu, bool kBits>
 bool finish_rows(std::size_t m, std::size_t n, const Values& values, T* c, std::ptrdiff_t ldc,
                  const Epilogue<T>& e) {
     using V = simd::Vec<T>;
     constexpr std::size_t L = V::kLanes;
+    constexpr bool kWrites = kBias || kRelu || kBits || !Values::kInPlace;
     const typename V::Reg scale = V::broadcast(&e.scale);
     typename V::Reg poison = V::zero();  // NaN once a result is NaN, or so large that sums overflow
     const auto epilogue = [&](typename V::Reg v, auto load_bias, std::uint64_t bits) {
@@ -440,7 +444,7 @@ bool finish_rows(std::size_t m, std::size_t n, const Values& values, T* c, std::
             values.word(i, j, v);
             DROPWISE_UNROLL for (std::size_t l = 0; l < kWordVectors<T>; ++l) {
                 v[l] = epilogue(v[l], [&] { return V::load(e.bias + j + l * L); }, word >> l * L);
-                V::store(c + j + l * L, v[l]);
+                if (kWrites) V::store(c + j + l * L, v[l]);
             }
             // One step of the chain for a word: its latency would be what everything waits for.
             typename V::Reg sum = v[0];
@@ -459,7 +463,7 @@ bool finish_rows(std::size_t m, std::size_t n, const Values& values, T* c, std::
             const std::size_t count = min(L, n - j);
             const typename V::Reg v = epilogue(
                 values.part(i, j, count), [&] { return V::load_n(e.bias + j, count); }, word);
-            V::store_n(c + j, v, count);
+            if (kWrites) V::store_n(c + j, v, count);
             poison = V::fma(v, V::zero(), poison);
             nonzero |= V::nonzero(v) << (j - from);
         }

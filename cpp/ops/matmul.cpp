@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bitset>
 #include <cstddef>
+#include <cstring>
 #include <new>
 
 #include "core/buffer.hpp"
@@ -537,34 +539,48 @@ void keep_only(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T
 
 // ---- the choice --------------------------------------------------------------------------------
 
-// The share of elements that are not zero, from some of the rows: enough for a choice.
+// How many words of 64 elements to look at before a product of that many multiply-adds: enough for
+// a choice, and less than a hundredth of the work.
+size_t sample_words(size_t work) {
+    return std::min<size_t>(256, 4 + work / 65536);
+}
+
+// Place `s` of a sequence that fills [0, n) evenly in every part of it (steps of the golden ratio).
+size_t scattered(size_t s, size_t n) {
+    return static_cast<size_t>((s * 0x9e3779b9u & 0xffffffffu) * std::uint64_t{n} >> 32);
+}
+
+// The share of elements that are not zero, from words in some of the rows.
 template <class T>
-double density(const ProductKernels<T>& kern, Matrix<const T> a) {
+double density(const ProductKernels<T>& kern, Matrix<const T> a, size_t work) {
     if (a.col_stride != 1) a = a.transposed();
     if (a.col_stride != 1) return 1;  // no kernel reads such a matrix fast
-    constexpr size_t kSample = 65536;
-    const size_t step = std::max<size_t>(1, a.rows * a.cols / kSample);
-    size_t count = 0, rows = 0;
+    const size_t words = ceil_div(a.cols, kWordBits);
+    const size_t sample = std::min(sample_words(work), a.rows * words);
+    size_t count = 0, seen = 0;
     std::uint64_t word;
-    for (size_t i = 0; i < a.rows; i += step, ++rows)
-        for (size_t j = 0; j < a.cols; j += kWordBits)
-            count += kern.nonzero_words(1, std::min(kWordBits, a.cols - j), a.at(i, j), 0, &word);
-    return static_cast<double>(count) / static_cast<double>(rows * a.cols);
+    for (size_t s = 0; s < sample; ++s) {
+        const size_t j = scattered(s, words) * kWordBits;
+        const size_t bits = std::min(kWordBits, a.cols - j);
+        count += kern.nonzero_words(1, bits, a.at(s * a.rows / sample, j), 0, &word);
+        seen += bits;
+    }
+    return static_cast<double>(count) / static_cast<double>(seen);
 }
 
 // The share of ones in a packed mask of n bits, likewise.
-inline double bit_density(const std::uint8_t* bits, size_t n) {
-    constexpr size_t kSample = 8192;
-    const size_t bytes = n / 8;
-    if (bytes == 0) return 1;
-    const size_t step = std::max<size_t>(1, bytes / kSample);
-    size_t count = 0, seen = 0;
-    for (size_t b = 0; b < bytes; b += step, ++seen)
-        for (unsigned byte = bits[b]; byte != 0; byte &= byte - 1) ++count;
-    return static_cast<double>(count) / static_cast<double>(8 * seen);
+double bit_density(const std::uint8_t* bits, size_t n, size_t work) {
+    const size_t words = n / kWordBits;
+    const size_t sample = std::min(sample_words(work), words);
+    if (sample == 0) return 1;
+    size_t count = 0;
+    for (size_t s = 0; s < sample; ++s) {
+        std::uint64_t word;
+        std::memcpy(&word, bits + scattered(s, words) * sizeof word, sizeof word);
+        count += std::bitset<kWordBits>(word).count();
+    }
+    return static_cast<double>(count) / static_cast<double>(sample * kWordBits);
 }
-
-enum class Way { kDense, kSkipA, kSkipB, kKeep };
 
 // Time of a skipping product over the time of the dense one.  Packing is paid once per tile and is
 // felt when few rows share it; finding and transposing zeros when few columns do; and what comes
@@ -597,13 +613,15 @@ Way choose(Matrix<const T> a, Matrix<const T> b, const Finish<T>& finish, Skip s
         best_cost = cost;
     };
     const std::uint8_t* bits = finish.epilogue.bits;
-    if (bits != nullptr) offer(Way::kKeep, keep_cost(kern.costs, bit_density(bits, m * n), m, k));
+    const size_t work = m * n * k;
+    if (bits != nullptr)
+        offer(Way::kKeep, keep_cost(kern.costs, bit_density(bits, m * n, work), m, k));
     if (skip.a)
         offer(Way::kSkipA,
-              skip_cost(kern.costs, density(kern, a), m, n, k, a.col_stride != 1, false));
+              skip_cost(kern.costs, density(kern, a, work), m, n, k, a.col_stride != 1, false));
     if (skip.b)
         offer(Way::kSkipB,
-              skip_cost(kern.costs, density(kern, b), n, m, k, b.row_stride != 1, true));
+              skip_cost(kern.costs, density(kern, b, work), n, m, k, b.row_stride != 1, true));
     return best;
 }
 
@@ -614,8 +632,10 @@ void compute(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T>&
     const Epilogue<T>& e = finish.epilogue;
     const bool plain = e.bias == nullptr && !e.relu && e.bits == nullptr && e.nonzero == nullptr;
     const Finish<T> nothing{finish.kernels, c, {}, false, nullptr};
-    const bool choice = (skip.a || skip.b || finish.epilogue.bits != nullptr) && a.cols != 0;
-    switch (choice ? choose(a, b, finish, skip) : Way::kDense) {
+    Way way = skip.way;
+    if (a.cols == 0 || (!skip.a && !skip.b && e.bits == nullptr)) way = Way::kDense;
+    switch (way == Way::kChoose ? choose(a, b, finish, skip) : way) {
+        case Way::kChoose:
         case Way::kDense:
             return dense(a, b, c, finish);
         case Way::kSkipA:

@@ -7,10 +7,15 @@
 
 namespace dropwise::ops {
 
+// How a product is computed: densely, skipping the zeros of an operand, or only where bits are 1.
+enum class Way { kChoose, kDense, kSkipA, kSkipB, kKeep };
+
 // The operands whose exact zeros need not be multiplied.  A zero of such an operand contributes
-// nothing, not even NaN against an infinity.
+// nothing, not even NaN against an infinity.  `way` is left to the measured density, but for tests
+// and benches, which must not ask for one that the operands do not allow.
 struct Skip {
     bool a, b;
+    Way way = Way::kChoose;
 };
 
 // out[M, N] = a[M, K] b[K, N], plus bias[N] unless null, then ReLU if asked.  Any strides.  T is

@@ -40,6 +40,7 @@ def matmul(
     relu: bool = ...,
     skip: str = ...,
     nonzero: numpy.ndarray | None = ...,
+    way: str = ...,
 ) -> None: ...
 def matmul_kept(
     a: numpy.ndarray,
@@ -51,6 +52,7 @@ def matmul_kept(
     scale: typing.SupportsFloat | typing.SupportsIndex = ...,
     skip: str = ...,
     nonzero: numpy.ndarray | None = ...,
+    way: str = ...,
 ) -> None: ...
 def nonzero_bits(x: numpy.ndarray, bits: numpy.ndarray) -> None: ...
 def num_threads() -> int: ...
