@@ -21,8 +21,9 @@ struct MaskSpec {
     std::uint32_t threshold_high;  // and the rest, 0 to 256
 };
 
-// Masks are made and applied a chunk at a time, so that they stay in the first-level cache.
-constexpr std::size_t kMaskChunk = 16384;
+// Masks are made and applied a chunk at a time.  A chunk's mask stays in the first-level cache; the
+// data may be larger, because memory is fastest when it is read and written in long runs.
+constexpr std::size_t kMaskChunk = 65536;
 constexpr std::size_t kMaskWords = kMaskChunk / 64 + 16;  // a chunk's words, and room to overwrite
 
 enum class Element { f32, f64, f16, bf16 };

@@ -156,8 +156,8 @@ void compare_planes(const MaskSpec& spec, const Schedule& k, std::uint64_t group
     }
 }
 
-// Tied elements wait in a queue that is refined in batches, the last one padded.  A chunk has 64 of
-// them on average, so that a queue of this size is emptied early now and then, in tests too.
+// Tied elements wait in a queue that is refined in batches, the last one padded.  A chunk has 256
+// of them on average.
 constexpr int kRefineStates = 2;
 constexpr std::size_t kRefineBatch = kRefineStates * simd::kWords;
 constexpr std::size_t kQueue = 128;

@@ -30,24 +30,16 @@ struct ChunkMask {
 // that were just allocated, and makes no difference for others.
 template <class Body>
 void for_each_chunk(std::size_t n, Body&& body) {
-    constexpr std::size_t kTaskChunks = 4;
     const std::size_t n_chunks = (n + kMaskChunk - 1) / kMaskChunk;
-    const auto run = [&](std::size_t from, std::size_t to) {
-        for (std::size_t chunk = to; chunk-- > from;) {
-            const std::size_t first = chunk * kMaskChunk;
-            body(first, n - first < kMaskChunk ? n - first : kMaskChunk);
-        }
+    const auto run = [&](std::size_t chunks_before) {
+        const std::size_t first = (n_chunks - 1 - chunks_before) * kMaskChunk;
+        body(first, n - first < kMaskChunk ? n - first : kMaskChunk);
     };
-    // Waking another thread costs about as much as a task.
-    if (n_chunks <= 2 * kTaskChunks || num_threads() == 1) {
-        run(0, n_chunks);
-    } else {
-        const std::size_t n_tasks = (n_chunks + kTaskChunks - 1) / kTaskChunks;
-        parallel_for(n_tasks, [&](std::size_t task) {
-            const std::size_t from = (n_tasks - 1 - task) * kTaskChunks;
-            run(from, from + kTaskChunks < n_chunks ? from + kTaskChunks : n_chunks);
-        });
-    }
+    // Waking another thread costs about as much as a chunk.
+    if (n_chunks <= 2 || num_threads() == 1)
+        for (std::size_t i = 0; i < n_chunks; ++i) run(i);
+    else
+        parallel_for(n_chunks, run);
 }
 
 }  // namespace dropwise
