@@ -290,56 +290,78 @@ def matmul(
     array([[3.5, 0. ]])
     """
     a, b = np.asarray(a), np.asarray(b)
-    if b.ndim != 2 or a.ndim == 0 or a.shape[-1] != b.shape[0]:
-        raise ValueError(f"matmul needs shapes (..., K) and (K, N), got {a.shape} and {b.shape}")
-    dtype = np.result_type(a, b)
+    shape, inner = a.shape, b.shape
+    if len(inner) != 2 or not shape or shape[-1] != inner[0]:
+        raise ValueError(f"matmul needs shapes (..., K) and (K, N), got {shape} and {inner}")
+    dtype = a.dtype
+    if dtype is not b.dtype or not dtype.isnative:
+        dtype = np.result_type(a, b)
     if bias is not None:
         bias = np.asarray(bias)
-        if bias.shape != b.shape[1:]:
-            raise ValueError(f"bias must have shape {b.shape[1:]}, got {bias.shape}")
-        dtype = np.result_type(dtype, bias)
-    shape = (*a.shape[:-1], b.shape[1])
+        if bias.shape != inner[1:]:
+            raise ValueError(f"bias must have shape {inner[1:]}, got {bias.shape}")
+        if bias.dtype is not dtype:
+            dtype = np.result_type(dtype, bias)
     if out is not None:
-        check_out(out, shape, dtype)
-
-    # Halves are computed in float32; what the kernels do not know at all (integers, long double,
-    # complex) is NumPy's.
-    work = _F32 if dtype.itemsize == 2 and has_kernel(dtype) else dtype
-    kernel = work in (_F32, _F64)
-    a, b = a.reshape(math.prod(a.shape[:-1]), a.shape[-1]), as_operand(b, work)
-    if not kernel or len(a) <= _rows_at_once(a):
-        a = as_operand(a, work)
-    bias = None if bias is None else np.ascontiguousarray(bias, work)
-    rows = (a.shape[0], b.shape[1])
-    if kernel:
-        direct = out is not None and out.ndim == 2 and out.dtype == work and _is_simple(out)
-        if out is not None and direct and not any(np.may_share_memory(out, o) for o in (a, b)):
-            product = out
-        else:
-            product = np.empty(rows, work)
-        skip = "ab" if skip_zeros else ""
-        if a.dtype == work and a.flags.aligned:
-            active().matmul(a, b, product, bias, relu, skip)
-        else:  # converted some rows at a time, which then are in cache
-            step = _rows_at_once(a)
-            converted = np.empty((step, a.shape[1]), work)
-            for i in range(0, len(a), step):
-                part = converted[: len(a) - i]
-                part[...] = a[i : i + step]
-                active().matmul(part, b, product[i : i + step], bias, relu, skip)
-    else:
-        product = np.matmul(a, b)
+        check_out(out, (*shape[:-1], inner[1]), dtype)
+    if len(shape) != 2:
+        a = a.reshape(math.prod(shape[:-1]), inner[0])
+    if has_kernel(dtype):
+        product = _kernel_product(a, b, dtype, bias, relu, "ab" if skip_zeros else "", out)
+    else:  # integers, long double, complex
+        product = np.matmul(as_operand(a, dtype), as_operand(b, dtype))
         if bias is not None:
             product += bias
         if relu:
             product = np.maximum(product, 0)
     if product is out:
         return out
-    product = product.reshape(shape)
+    if len(shape) != 2:
+        product = product.reshape(*shape[:-1], inner[1])
     if out is None:
-        return product.astype(dtype, copy=False)
+        return product
     out[...] = product
     return out
+
+
+def _kernel_product(
+    a: Array,
+    b: Array,
+    dtype: np.dtype[Any],
+    bias: Array | None,
+    relu: bool,
+    skip: str,
+    out: Array | None,
+) -> Array:
+    """The product of two matrices by the backend, in `out` if that can be written directly."""
+    work = _F64 if dtype == _F64 else _F32
+    b = as_operand(b, work)
+    if bias is not None:
+        bias = np.ascontiguousarray(bias, work)
+    direct = a.dtype == work and a.flags.aligned
+    if not direct and len(a) <= _rows_at_once(a):
+        a, direct = as_operand(a, work), True
+    product: Array
+    if (
+        out is not None
+        and out.ndim == 2
+        and out.dtype == work
+        and _is_simple(out)
+        and not any(np.may_share_memory(out, o) for o in (a, b))
+    ):
+        product = out
+    else:
+        product = np.empty((a.shape[0], b.shape[1]), work)
+    if direct:
+        active().matmul(a, b, product, bias, relu, skip)
+    else:  # converted some rows at a time, which then are in cache
+        step = _rows_at_once(a)
+        converted = np.empty((step, a.shape[1]), work)
+        for i in range(0, len(a), step):
+            part = converted[: len(a) - i]
+            part[...] = a[i : i + step]
+            active().matmul(part, b, product[i : i + step], bias, relu, skip)
+    return product if work == dtype else product.astype(dtype)
 
 
 def _rows_at_once(a: Array) -> int:

@@ -40,6 +40,16 @@ def _in_order(matrix: Array) -> Array:
     return matrix.reshape(-1, order="A")
 
 
+def class_numbers(y: Array, classes: int) -> NDArray[np.intp]:
+    """`y` as indices, if it holds integers in [0, classes)."""
+    if y.dtype.kind not in "iu":
+        raise TypeError(f"y must hold classes as integers, got dtype {y.dtype}")
+    label = y.astype(np.intp, copy=False)
+    if label.size and label.view(np.uintp).max() >= classes:  # as such, negative ones are large
+        raise ValueError(f"y must hold classes in [0, {classes}), got {y.min()} to {y.max()}")
+    return label
+
+
 class SoftmaxCrossEntropy:
     """Softmax over the last axis, and cross-entropy with the target classes.
 
@@ -77,18 +87,15 @@ class SoftmaxCrossEntropy:
         y_pred, y = np.asarray(y_pred), np.asarray(y)
         if y_pred.ndim != 2 or 0 in y_pred.shape:
             raise ValueError(f"y_pred must have shape (B, C), got {y_pred.shape}")
+        if y_pred.dtype.kind in "biu":
+            y_pred = y_pred.astype(np.float64)
         rows, classes = y_pred.shape
         few = classes < _FEW_CLASSES
         # [C, B] in either case; the order of the memory differs.
         scores = np.ascontiguousarray(y_pred.T) if few else np.ascontiguousarray(y_pred).T
         target: Array | None = None
         if y.shape == (rows,):
-            if y.dtype.kind not in "iu":
-                raise TypeError(f"y must hold classes as integers, got dtype {y.dtype}")
-            low, high = y.min(), y.max()
-            if low < 0 or high >= classes:
-                raise ValueError(f"y must hold classes in [0, {classes}), got {low} to {high}")
-            label = y.astype(np.intp, copy=False)
+            label = class_numbers(y, classes)
         elif y.shape == y_pred.shape:
             target = y.T.astype(scores.dtype, copy=False)
             label = target.argmax(axis=0)
@@ -96,20 +103,21 @@ class SoftmaxCrossEntropy:
             raise ValueError(f"y must have shape ({rows},) or {y_pred.shape}, got {y.shape}")
         row = np.arange(rows)
         position = label * rows + row if few else row * classes + label
-        top = scores.max(axis=0)
+        top = np.maximum.reduce(scores, axis=0)
         shifted = scores - top
         if target is None:
-            log_likelihood = _in_order(shifted).take(position).sum(dtype=np.float64)
+            log_likelihood = _in_order(shifted).take(position)
         else:
-            log_likelihood = np.sum(shifted * target, dtype=np.float64)
+            log_likelihood = np.add.reduce(shifted * target, axis=0)
         probabilities = np.exp(shifted, out=shifted)
-        total = probabilities.sum(axis=0)
-        log_total = np.log(total)
-        if target is not None:
-            log_total *= target.sum(axis=0)
+        total = np.add.reduce(probabilities, axis=0)
         probabilities /= total
+        losses = np.log(total, out=total)
+        if target is not None:
+            losses *= np.add.reduce(target, axis=0)
+        losses -= log_likelihood
         self._last = _Pass(scores, top, probabilities, target, label, position)
-        return float((log_total.sum(dtype=np.float64) - log_likelihood) / rows)
+        return float(np.add.reduce(losses, dtype=np.float64)) / rows
 
     def backward(self) -> Array:
         """The gradient with respect to `y_pred`, shape (B, C)."""
@@ -126,7 +134,13 @@ class SoftmaxCrossEntropy:
     @property
     def probabilities(self) -> Array:
         """Of the last forward."""
-        return self._need().probabilities.T
+        by_class = self._need().probabilities
+        if by_class.shape[0] >= _FEW_CLASSES:
+            return by_class.T
+        rows = np.empty(by_class.shape[::-1], by_class.dtype)
+        for i, column in enumerate(by_class):  # which are long, unlike the rows
+            rows[:, i] = column
+        return rows
 
     @property
     def accuracy(self) -> float:

@@ -242,11 +242,11 @@ class Group:
         rows, inputs = x.shape
         if inputs < min(_FEW_INPUTS, dense.out_features // 4):
             # With a column of ones in x, reading dz once gives both.
-            x1 = space.array("x1", (rows, inputs + 1), dense.dtype)
-            x1[:, :-1] = x
-            x1[:, -1] = 1
+            x1 = space.array("x1", (inputs + 1, rows), dense.dtype)
+            x1[:-1] = x.T
+            x1[-1] = 1
             both = dense.gradients.reshape(inputs + 1, dense.out_features)
-            backend.matmul(x1.T, dz, both, None, False, skip)
+            backend.matmul(x1, dz, both, None, False, skip)
             return
         ones = space.array("ones", (1, rows), dense.dtype)
         ones[...] = 1

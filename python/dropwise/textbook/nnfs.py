@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dropwise import datasets, functional, optimizers
 from dropwise._backends.protocol import Array, Bits
-from dropwise.losses import SoftmaxCrossEntropy
+from dropwise.losses import SoftmaxCrossEntropy, class_numbers
 from dropwise.textbook._shared import Made, drop, fresh_key, gate, multiply_kept, weight_gradients
 
 __all__ = [
@@ -338,9 +338,10 @@ class Activation_Softmax_Loss_CategoricalCrossentropy(_Step):
 
     def backward(self, dvalues: Array, y_true: ArrayLike) -> None:
         """`dvalues` are the probabilities, as the book passes them."""
-        samples = len(dvalues)
-        dinputs = dvalues / samples
-        dinputs[np.arange(samples), _classes(y_true)] -= 1 / samples
+        samples, classes = dvalues.shape
+        dinputs: Array = np.divide(dvalues, samples, order="C")
+        label = class_numbers(_classes(y_true), classes)
+        dinputs.reshape(-1)[np.arange(0, dinputs.size, classes) + label] -= 1 / samples
         self.dinputs = dinputs
 
 
