@@ -85,6 +85,20 @@ def test_cross_entropy_keeps_the_dtype_and_its_inputs():
         np.testing.assert_array_equal(y, before[1])
 
 
+def test_cross_entropy_of_whole_numbers_is_that_of_floats():
+    loss = dw.SoftmaxCrossEntropy()
+    assert loss.forward([[1, 2], [0, 5]], [0, 1]) == loss.forward([[1.0, 2.0], [0.0, 5.0]], [0, 1])
+
+
+@pytest.mark.parametrize("classes", [3, 40])
+def test_probabilities_are_rows_that_one_may_change(classes):
+    loss = dw.SoftmaxCrossEntropy()
+    loss.forward(scores(6, classes), classes_of(6, classes))
+    gradient = loss.backward()
+    loss.probabilities.reshape(-1)[:] = 0
+    np.testing.assert_array_equal(loss.backward(), gradient)
+
+
 def test_backward_can_be_called_twice():
     loss = dw.SoftmaxCrossEntropy()
     loss.forward(scores(), classes_of())

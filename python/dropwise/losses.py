@@ -117,7 +117,7 @@ class SoftmaxCrossEntropy:
             losses *= np.add.reduce(target, axis=0)
         losses -= log_likelihood
         self._last = _Pass(scores, top, probabilities, target, label, position)
-        return float(np.add.reduce(losses, dtype=np.float64)) / rows
+        return float(np.add.reduce(losses, dtype=np.float64) / rows)
 
     def backward(self) -> Array:
         """The gradient with respect to `y_pred`, shape (B, C)."""
@@ -133,10 +133,10 @@ class SoftmaxCrossEntropy:
 
     @property
     def probabilities(self) -> Array:
-        """Of the last forward."""
+        """Of the last forward; a new array."""
         by_class = self._need().probabilities
         if by_class.shape[0] >= _FEW_CLASSES:
-            return by_class.T
+            return by_class.T.copy()
         rows = np.empty(by_class.shape[::-1], by_class.dtype)
         for i, column in enumerate(by_class):  # which are long, unlike the rows
             rows[:, i] = column

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -24,15 +24,21 @@ class Made(NamedTuple):
     shape: tuple[int, ...]
     scale: float = 1.0  # of what passed
 
+    def factors(self, dtype: np.dtype[Any]) -> Array:
+        """The mask as the texts have it: what multiplied each element."""
+        scales = np.full(self.shape, self.scale, dtype)
+        return functional.apply_mask(scales, scales, self.bits, 1.0, None)
 
-def drop(x: ArrayLike, rate: float, scaling: str) -> tuple[Array, Made]:
-    """Dropout in training, with a mask of its own at each call."""
+
+def drop(x: ArrayLike, rate: float, scaling: str, key: int | None = None) -> tuple[Array, Made]:
+    """Dropout in training, with a mask of its own at each call unless there is a key."""
     x = functional.as_input(x, keep_integers=scaling == "vanilla")
     mask_rate, scale = functional.rate_and_scale(
         functional.check_rate(rate), scaling, True, x.dtype
     )
     bits = np.empty((x.size + 7) >> 3, np.uint8)
-    y = functional.apply_dropout(x, None, bits, mask_rate, scale, fresh_key(), 0, 0, None)
+    key = fresh_key() if key is None else key
+    y = functional.apply_dropout(x, None, bits, mask_rate, scale, key, 0, 0, None)
     return y, Made(bits, x.shape, scale)
 
 
@@ -58,8 +64,11 @@ def weight_gradients(x: Array, dy: Array) -> tuple[Array, Array]:
 
 def multiply_kept(x: ArrayLike, mask: ArrayLike) -> Array:
     """``x * mask`` for a mask that a script has seen or set: of x's dtype, and 0 where it is 0."""
-    x, mask = np.asarray(x), np.asarray(mask)
+    x, mask = functional.as_input(x, keep_integers=True), np.asarray(mask)
     dtype = np.result_type(x, mask) if x.dtype.kind in "biu" else x.dtype
-    y = np.zeros(np.broadcast_shapes(x.shape, mask.shape), dtype)
-    np.multiply(x, mask, out=y, where=mask != 0, casting="same_kind")
-    return y
+    kept = mask != 0
+    if kept.shape != x.shape:
+        x, kept = np.broadcast_arrays(x, kept)
+    y = functional.apply_mask(x, None, np.packbits(kept, bitorder="little"), 1.0, None)
+    out = y if y.dtype == dtype else None
+    return np.asarray(np.multiply(y, mask, out=out, dtype=dtype, casting="same_kind"))

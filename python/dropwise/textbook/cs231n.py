@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-import numpy as np
-
 from dropwise import functional
 from dropwise._backends.protocol import Array
 from dropwise.random import key_from_seed
-from dropwise.textbook._shared import fresh_key, gate, multiply_kept, weight_gradients
+from dropwise.textbook._shared import drop, gate, multiply_kept, weight_gradients
 
 __all__ = [
     "affine_backward",
@@ -81,9 +79,8 @@ def dropout_forward(
         raise ValueError(f"dropout_param['mode'] must be 'train' or 'test', got {mode!r}")
     rate = 1.0 - p if p_is == "keep" else p
     seed = dropout_param.get("seed")
-    key = fresh_key() if seed is None else key_from_seed(seed)
-    out = functional.dropout(x, rate, key=key)
-    mask = functional.dropout(np.ones_like(out), rate, key=key)
+    out, made = drop(x, rate, "inverted", None if seed is None else key_from_seed(seed))
+    mask = made.factors(out.dtype)
     return out.astype(x.dtype, copy=False), (dropout_param, mask)
 
 

@@ -56,9 +56,8 @@ class Dropout:
     def forward(self, x: ArrayLike, train_flg: bool = True) -> Array:
         """`x` where the mask keeps; at inference ``x * (1 - dropout_ratio)``."""
         if not train_flg:
-            return functional.dropout(
-                x, self.dropout_ratio, key=0, scaling="vanilla", training=False
-            )
+            x = functional.as_input(x, keep_integers=False)
+            return np.asarray(x * x.dtype.type(1.0 - self.dropout_ratio))
         y, self._made = drop(x, self.dropout_ratio, "vanilla")
         self._mask = None
         return y

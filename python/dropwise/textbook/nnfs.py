@@ -198,7 +198,7 @@ class Layer_Dropout(_Step):
         if self._mask is None:
             if self._made is None:
                 raise AttributeError("there is no binary_mask before a training forward")
-            self._mask = gate(np.ones(self._made.shape, self.output.dtype), *self._made)
+            self._mask = self._made.factors(self.output.dtype)
         return self._mask
 
     @binary_mask.setter
