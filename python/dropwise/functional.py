@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from dropwise import _memory
 from dropwise._backends import active
 from dropwise._backends.protocol import Array, Bits
 from dropwise.random import KEY_END, STREAM_END
@@ -497,7 +498,7 @@ def _elementwise(x: Array, out: Array | None, kernel: Callable[[Array, Array], N
     if out is not None and _is_simple(out) and _same_or_apart(source, out):
         target = out
     else:
-        target = source if owned else np.empty(x.shape, x.dtype)
+        target = source if owned else _memory.empty(x.shape, x.dtype)
     if x.size:
         kernel(source, target)
     if out is None or target is out:

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dropwise import functional
+from dropwise import _memory, functional
 from dropwise._backends import active
 from dropwise._backends.protocol import Array, Bits
 from dropwise.layers.base import Layer, check_gradient, no_forward
@@ -22,6 +22,8 @@ Pass: TypeAlias = (
     "tuple[tuple[int, ...], np.dtype[Any], float, float, int, int, int, "
     "tuple[int, ...] | None, Bits | None]"
 )
+
+_SMALL = _memory.LARGE // 8  # elements whose result is a small one in every dtype
 
 
 class Dropout(Layer):
@@ -134,14 +136,18 @@ class Dropout(Layer):
                 and (out is None or functional.takes_result_of(x, out))
             ):
                 # The short way: it decides what calls of a few elements cost.
+                size = x.size
                 bits = self._bits
-                if bits is None or bits.size != (x.size + 7) >> 3:
-                    bits = self._room(x.size)
+                if bits is None or bits.size != (size + 7) >> 3:
+                    bits = self._room(size)
                 streams = self._streams
                 stream = streams.next_stream
                 streams.next_stream = stream + 1
                 key, rate, shape, dtype = streams.key, self._rate, x.shape, x.dtype
-                y = np.empty(shape, dtype) if out is None else out
+                if out is None:
+                    y = np.empty(shape, dtype) if size < _SMALL else _memory.empty(shape, dtype)
+                else:
+                    y = out
                 active().dropout_forward(x, y, bits, rate, scale, key, stream, 0)
                 self._last = self._trained = (shape, dtype, rate, scale, key, stream, 0, None, bits)
                 return y
@@ -198,7 +204,8 @@ class Dropout(Layer):
         shape, dtype, rate, scale, key, stream, offset, noise, bits = self._last
         if type(dy) is np.ndarray and dy.dtype is dtype and dy.shape == shape:
             if out is None and bits is not None and noise is None and dy.flags.carray:
-                dx = np.empty(shape, dtype)  # the short way
+                # The short way.
+                dx = np.empty(shape, dtype) if dy.size < _SMALL else _memory.empty(shape, dtype)
                 active().apply_bits(dy, dx, bits, scale)
                 return dx
         else:
