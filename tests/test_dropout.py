@@ -43,13 +43,22 @@ def test_inference_takes_no_stream_and_drops_nothing():
 
 
 def test_the_first_and_later_calls_give_the_same_result():
-    """Later ones go a shorter way."""
+    """Later ones of the same shape and dtype go a shorter way."""
     x = sample()
     a, b = dw.Dropout(0.3, seed=4), dw.Dropout(0.3, seed=4)
-    b.forward(x[:1])
-    a.forward(np.asfortranarray(x[:1]))
-    np.testing.assert_array_equal(a.forward(np.asfortranarray(x)), b.forward(x))
-    np.testing.assert_array_equal(a.mask, b.mask)
+    for like in (x, x, x[:9], x[:9], x.astype(np.float64), x, x):
+        np.testing.assert_array_equal(a.forward(np.asfortranarray(like)), b.forward(like))
+        np.testing.assert_array_equal(a.mask, b.mask)
+        np.testing.assert_array_equal(a.backward(like), b.backward(like))
+
+
+def test_a_state_may_be_loaded_between_calls():
+    x = sample()
+    drop, other = dw.Dropout(0.3, seed=4), dw.Dropout(0.3, seed=5)
+    for _ in range(2):
+        drop.forward(x)
+    drop.load_state_dict(other.state_dict())
+    np.testing.assert_array_equal(drop.forward(x), other.forward(x))
 
 
 @pytest.mark.parametrize(

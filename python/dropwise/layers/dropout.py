@@ -74,7 +74,7 @@ class Dropout(Layer):
         self._save_mask = bool(save_mask)
         self._streams = MaskStreams(key_from_seed(seed))
         self._seeded = seed is not None
-        self._scales: dict[np.dtype[Any], float] = {}  # of dtypes that may go the short way
+        self._short: Pass | None = None  # an input like this one may go the short way
         self._bits: Bits | None = None
         self._last: Pass | None = None
         self._trained: Pass | None = None  # the last in training
@@ -87,7 +87,7 @@ class Dropout(Layer):
     @rate.setter
     def rate(self, rate: float) -> None:
         self._rate = functional.check_rate(rate)
-        self._scales.clear()
+        self._short = None
 
     @property
     def scaling(self) -> str:
@@ -128,29 +128,29 @@ class Dropout(Layer):
         -------
         ndarray, shape of `x`
         """
-        if type(x) is np.ndarray and training and not offset:
-            scale = self._scales.get(x.dtype)
-            if (
-                scale is not None
-                and x.flags.carray
-                and (out is None or functional.takes_result_of(x, out))
-            ):
-                # The short way: it decides what calls of a few elements cost.
-                size = x.size
-                bits = self._bits
-                if bits is None or bits.size != (size + 7) >> 3:
-                    bits = self._room(size)
-                streams = self._streams
-                stream = streams.next_stream
-                streams.next_stream = stream + 1
-                key, rate, shape, dtype = streams.key, self._rate, x.shape, x.dtype
-                if out is None:
-                    y = np.empty(shape, dtype) if size < _SMALL else _memory.empty(shape, dtype)
-                else:
-                    y = out
-                active().dropout_forward(x, y, bits, rate, scale, key, stream, 0)
-                self._last = self._trained = (shape, dtype, rate, scale, key, stream, 0, None, bits)
-                return y
+        short = self._short
+        if (
+            short is not None
+            and type(x) is np.ndarray
+            and x.shape == short[0]
+            and x.dtype is short[1]
+            and training
+            and not offset
+            and x.flags.carray
+            and (out is None or functional.takes_result_of(x, out))
+        ):
+            # The short way: it decides what calls of a few elements cost.
+            shape, dtype, rate, scale, key, _, _, _, bits = short
+            streams = self._streams
+            stream = streams.next_stream
+            streams.next_stream = stream + 1
+            if out is None:
+                y = np.empty(shape, dtype) if x.size < _SMALL else _memory.empty(shape, dtype)
+            else:
+                y = out
+            active().dropout_forward(x, y, bits, rate, scale, key, stream, 0)
+            self._last = self._trained = (shape, dtype, rate, scale, key, stream, 0, None, bits)
+            return y
         x = functional.as_input(x, keep_integers=training and self._scaling == "vanilla")
         if out is not None:
             functional.check_out(out, x.shape, x.dtype)
@@ -158,7 +158,7 @@ class Dropout(Layer):
         _, dtype, rate, scale, key, stream, offset, noise, bits = call
         y = functional.apply_dropout(x, out, bits, rate, scale, key, stream, offset, noise)
         if training and x.size and self._noise_shape is None and dtype in functional.STANDARD:
-            self._scales[dtype] = scale  # the next such input may go the short way
+            self._short = call
         return y
 
     def begin(
@@ -235,8 +235,7 @@ class Dropout(Layer):
     def reseed(self, sequence: np.random.SeedSequence) -> None:
         """Take the key from `sequence`, unless the layer was given a seed."""
         if not self._seeded:
-            self._streams = MaskStreams(key_from_seed(sequence))
-            self._seeded = True
+            self._set_streams(MaskStreams(key_from_seed(sequence)))
 
     def config(self) -> dict[str, Any]:
         """Arguments that make such a layer again: JSON-safe."""
@@ -255,5 +254,9 @@ class Dropout(Layer):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue with the masks that follow `state`."""
-        self._streams = MaskStreams.from_state_dict(state)
+        self._set_streams(MaskStreams.from_state_dict(state))
+
+    def _set_streams(self, streams: MaskStreams) -> None:
+        self._streams = streams
         self._seeded = True
+        self._short = None  # it has the key
