@@ -92,12 +92,13 @@ class SoftmaxCrossEntropy:
         rows, classes = y_pred.shape
         few = classes < _FEW_CLASSES
         # [C, B] in either case; the order of the memory differs.
-        scores = np.ascontiguousarray(y_pred.T) if few else np.ascontiguousarray(y_pred).T
+        by_class = np.ascontiguousarray if few else np.asarray
+        scores = by_class(np.ascontiguousarray(y_pred).T)
         target: Array | None = None
         if y.shape == (rows,):
             label = class_numbers(y, classes)
         elif y.shape == y_pred.shape:
-            target = y.T.astype(scores.dtype, copy=False)
+            target = by_class(y.T.astype(scores.dtype, copy=False))
             label = target.argmax(axis=0)
         else:
             raise ValueError(f"y must have shape ({rows},) or {y_pred.shape}, got {y.shape}")
