@@ -73,10 +73,10 @@ constexpr std::size_t kPackSlack = 16;
 constexpr std::size_t kSumsSlack = 16;
 
 // Time of a skipping product over the time of the dense one, as far as it depends on the set:
-// base + slope * density, and what 64 / k adds when outputs are kept.
+// base + slope * density.
 struct SkipCosts {
     float skip_base, skip_slope;
-    float keep_base, keep_slope, keep_short;
+    float keep_base, keep_slope;
 };
 
 template <class T>
@@ -103,14 +103,16 @@ struct ProductKernels {
     void (*dot)(std::size_t m, std::size_t n, std::size_t k, const T* a, std::ptrdiff_t lda,
                 const T* bt, std::ptrdiff_t ldb, T* c, std::ptrdiff_t row_stride,
                 std::ptrdiff_t col_stride);
-    // Bit p of words[i] is x[i * ldx + p] != 0, for p < bits <= 64.  Returns the number of ones.
-    std::size_t (*nonzero_words)(std::size_t rows, std::size_t bits, const T* x, std::ptrdiff_t ldx,
-                                 std::uint64_t* words);
-    // out[rows, width] = in (null: 0) plus, for every bit p of words[i], x[i * ldx + p] times row p
-    // of tile[64][width].  width is a multiple of lanes up to skip_width.
+    // Bit p of words[i] is x[i * ldx + p] != 0, for p < bits <= 64; these elements go to values,
+    // one after the other through all rows.  Returns their number.  values has room for 64 in each
+    // row.
+    std::size_t (*compact)(std::size_t rows, std::size_t bits, const T* x, std::ptrdiff_t ldx,
+                           std::uint64_t* words, T* values);
+    // out[rows, width] = in (null: 0) plus, for every bit p of words[i], the next of values times
+    // row p of tile[64][width].  width is a multiple of lanes up to skip_width.
     void (*multiply_skipping)(std::size_t rows, std::size_t width, const std::uint64_t* words,
-                              const T* x, std::ptrdiff_t ldx, const T* tile, const T* in,
-                              std::ptrdiff_t ld_in, T* out, std::ptrdiff_t ld_out);
+                              const T* values, const T* tile, const T* in, std::ptrdiff_t ld_in,
+                              T* out, std::ptrdiff_t ld_out);
     // words[i] = `count` <= 64 bits of the packed mask from position bit + i * bit_stride on.
     void (*mask_words)(std::size_t rows, std::size_t count, const std::uint8_t* bits,
                        std::size_t bit, std::size_t bit_stride, std::uint64_t* words);

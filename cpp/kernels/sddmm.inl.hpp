@@ -10,9 +10,9 @@
 namespace {
 namespace product {
 
-// 64 columns of as many k take 24 KB, which leaves some of L1 to the rows that pass over them.
+// 64 columns of as many k take 32 KB at most.
 template <class T>
-constexpr std::size_t kKeptVectors = min(384 / sizeof(T) / simd::Vec<T>::kLanes, 12);
+constexpr std::size_t kKeptVectors = min(512 / sizeof(T) / simd::Vec<T>::kLanes, 12);
 
 // words[i] = the bits of columns [0, count) of row i, whose first bit is at bit + i * bit_stride.
 inline void mask_words(std::size_t rows, std::size_t count, const std::uint8_t* bits,

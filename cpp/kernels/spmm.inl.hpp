@@ -10,45 +10,46 @@
 namespace {
 namespace product {
 
-// 64 rows of as many columns take 24 KB: L1 has room for them and for a row's accumulators.
+// 64 rows of as many columns take 32 KB at most.  Wider tiles than L1 cost more than they save.
 template <class T>
-constexpr std::size_t kSkipVectors = min(384 / sizeof(T) / simd::Vec<T>::kLanes, 12);
+constexpr std::size_t kSkipVectors = min(512 / sizeof(T) / simd::Vec<T>::kLanes, 12);
 
-// Bit p of words[i]: x[i * ldx + p] != 0, for p < bits <= 64.  Returns how many there are.
+// Bit p of words[i]: x[i * ldx + p] != 0, for p < bits <= 64.  values: those that are not zero, one
+// row's after the other's.  Returns how many there are.
 template <class T>
-std::size_t nonzero_words(std::size_t rows, std::size_t bits, const T* x, std::ptrdiff_t ldx,
-                          std::uint64_t* words) {
+std::size_t compact(std::size_t rows, std::size_t bits, const T* x, std::ptrdiff_t ldx,
+                    std::uint64_t* words, T* values) {
     using V = simd::Vec<T>;
     constexpr std::size_t L = V::kLanes;
-    std::size_t count = 0;
+    T* to = values;
     for (std::size_t i = 0; i < rows; ++i, x += ldx) {
         std::uint64_t word = 0;
-        std::size_t p = 0;
-        for (; p + L <= bits; p += L) word |= V::nonzero(V::load(x + p)) << p;
-        if (p < bits) word |= V::nonzero(V::load_n(x + p, bits - p)) << p;
+        for (std::size_t p = 0; p < bits; p += L) {
+            const typename V::Reg v = p + L <= bits ? V::load(x + p) : V::load_n(x + p, bits - p);
+            const std::uint64_t nonzero = V::nonzero(v);
+            V::compress(nonzero, v, to);
+            to += simd::popcount(nonzero);
+            word |= nonzero << p;
+        }
         words[i] = word;
-        count += static_cast<std::size_t>(simd::popcount(word));
     }
-    return count;
+    return static_cast<std::size_t>(to - values);
 }
 
 // out[i, C vectors] = in (or 0) + the rows of the tile, [64][C vectors], that words[i] names, each
-// times its element of x.
+// times the next of the values.
 template <class T, std::size_t C>
-void skip_tile(std::size_t rows, const std::uint64_t* words, const T* x, std::ptrdiff_t ldx,
-               const T* tile, const T* in, std::ptrdiff_t ld_in, T* out, std::ptrdiff_t ld_out) {
+void skip_tile(std::size_t rows, const std::uint64_t* words, const T* values, const T* tile,
+               const T* in, std::ptrdiff_t ld_in, T* out, std::ptrdiff_t ld_out) {
     using V = simd::Vec<T>;
     constexpr std::size_t L = V::kLanes;
-    for (; rows != 0; --rows, x += ldx, out += ld_out) {
-        // The next row's elements: the hardware does not see such strides coming.
-        for (std::size_t p = 0; p < 64; p += 64 / sizeof(T)) simd::prefetch(x + ldx + p);
+    for (; rows != 0; --rows, out += ld_out) {
         typename V::Reg acc[C];
         for (std::size_t c = 0; c < C; ++c)
             acc[c] = in == nullptr ? V::zero() : V::load(in + c * L);
         for (std::uint64_t word = *words++; word != 0; word &= word - 1) {
-            const auto p = static_cast<std::size_t>(simd::trailing_zeros(word));
-            const typename V::Reg value = V::broadcast(x + p);
-            const T* row = tile + p * (C * L);
+            const typename V::Reg value = V::broadcast(values++);
+            const T* row = tile + static_cast<std::size_t>(simd::trailing_zeros(word)) * (C * L);
             for (std::size_t c = 0; c < C; ++c)
                 acc[c] = V::fma(value, V::load(row + c * L), acc[c]);
         }
@@ -58,8 +59,8 @@ void skip_tile(std::size_t rows, const std::uint64_t* words, const T* x, std::pt
 }
 
 template <class T>
-using SkipFn = void (*)(std::size_t, const std::uint64_t*, const T*, std::ptrdiff_t, const T*,
-                        const T*, std::ptrdiff_t, T*, std::ptrdiff_t);
+using SkipFn = void (*)(std::size_t, const std::uint64_t*, const T*, const T*, const T*,
+                        std::ptrdiff_t, T*, std::ptrdiff_t);
 
 template <class T>
 struct SkipTiles {
@@ -83,10 +84,10 @@ template <class T>
 constexpr SkipTiles<T> kSkipTiles = make_skip_tiles<T>();
 
 template <class T>
-void multiply_skipping(std::size_t rows, std::size_t width, const std::uint64_t* words, const T* x,
-                       std::ptrdiff_t ldx, const T* tile, const T* in, std::ptrdiff_t ld_in, T* out,
+void multiply_skipping(std::size_t rows, std::size_t width, const std::uint64_t* words,
+                       const T* values, const T* tile, const T* in, std::ptrdiff_t ld_in, T* out,
                        std::ptrdiff_t ld_out) {
-    kSkipTiles<T>.fn[width / simd::Vec<T>::kLanes - 1](rows, words, x, ldx, tile, in, ld_in, out,
+    kSkipTiles<T>.fn[width / simd::Vec<T>::kLanes - 1](rows, words, values, tile, in, ld_in, out,
                                                        ld_out);
 }
 

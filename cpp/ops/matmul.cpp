@@ -44,6 +44,13 @@ constexpr size_t even_piece(size_t n, size_t largest, size_t step) {
     return round_up(ceil_div(n, std::max<size_t>(1, ceil_div(n, largest))), step);
 }
 
+// True if rows that are read together may compete for the same sets of the first-level cache.
+template <class T>
+bool far_apart(Matrix<const T> a) {
+    constexpr ptrdiff_t kFar = 4096 / sizeof(T);
+    return a.row_stride >= kFar || a.row_stride <= -kFar;
+}
+
 // Below this many multiply-adds waking other threads costs more than it saves.
 constexpr size_t kSerialWork = size_t{1} << 19;
 
@@ -197,7 +204,8 @@ void multiply_blocked(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const F
     memory.rethrow();
 }
 
-// At most tile_rows rows, and B's columns contiguous: B is used where it lies, read in order.
+// Few rows, and B's columns contiguous: B is used where it lies, read in order, once for each
+// tile's worth of rows.
 template <class T>
 void multiply_few_rows(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T>& finish,
                        bool serial) {
@@ -207,9 +215,13 @@ void multiply_few_rows(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const 
     const Scratch<T> packed_a(Slot::kShared, m * k + kPackSlack);
     MemoryCheck memory;
     if (!memory(packed_a.get())) memory.rethrow();
+    const size_t height = even_piece(m, kern.tile_rows, 1);
     for (size_t p = 0; p < k; p += kFewDepth)
-        kern.pack_a(m, std::min(kFewDepth, k - p), a.at(0, p), a.row_stride, a.col_stride,
-                    packed_a.get() + p * m);
+        for (size_t i = 0; i < m; i += height) {
+            const size_t ks = std::min(kFewDepth, k - p);
+            kern.pack_a(std::min(height, m - i), ks, a.at(i, p), a.row_stride, a.col_stride,
+                        packed_a.get() + p * m + i * ks);
+        }
 
     const Grid grid(1, n, 1, 1, 8 * kern.lanes, serial);
     for_each_task(grid.tasks(), serial, [&](size_t task) {
@@ -220,15 +232,19 @@ void multiply_few_rows(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const 
         if (!memory(packed_b.get())) return;
         for (size_t p = 0; p < k; p += kFewDepth) {
             const size_t ks = std::min(kFewDepth, k - p);
-            const T* from = packed_a.get() + p * m;
-            if (whole != 0)
-                kern.multiply_few_rows(m, whole, ks, from, b.at(p, j), b.row_stride, c.at(0, j),
-                                       c.row_stride, p != 0);
-            if (whole == cols) continue;
-            kern.pack_b(ks, cols - whole, b.at(p, j + whole), b.row_stride, b.col_stride,
-                        packed_b.get());
-            kern.multiply(m, cols - whole, ks, from, packed_b.get(), c.at(0, j + whole),
-                          c.row_stride, p != 0);
+            if (whole != cols)
+                kern.pack_b(ks, cols - whole, b.at(p, j + whole), b.row_stride, b.col_stride,
+                            packed_b.get());
+            for (size_t i = 0; i < m; i += height) {
+                const size_t rows = std::min(height, m - i);
+                const T* from = packed_a.get() + p * m + i * ks;
+                if (whole != 0)
+                    kern.multiply_few_rows(rows, whole, ks, from, b.at(p, j), b.row_stride,
+                                           c.at(i, j), c.row_stride, p != 0);
+                if (whole != cols)
+                    kern.multiply(rows, cols - whole, ks, from, packed_b.get(), c.at(i, j + whole),
+                                  c.row_stride, p != 0);
+            }
         }
         finish(0, j, m, cols);
     });
@@ -303,9 +319,10 @@ template <class T>
 void dense_by_rows(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T>& finish,
                    bool serial) {
     constexpr size_t kFewTerms = 8;
+    const size_t few_rows = (far_apart(b) ? 1 : 2) * finish.kernels.tile_rows;
     if (a.cols <= kFewTerms && c.cols >= finish.kernels.lanes)
         multiply_few_terms(a, b, c, finish, serial);
-    else if (c.rows <= finish.kernels.tile_rows && b.col_stride == 1)
+    else if (c.rows <= few_rows && b.col_stride == 1)
         multiply_few_rows(a, b, c, finish, serial);
     else
         multiply_blocked(a, b, c, finish, serial);
@@ -378,7 +395,7 @@ class Chunks {
     Chunks(Matrix<const T> a, size_t width)
         : a_(a),
           width_(width),
-          copied_(a.col_stride != 1 || spread_out(a)),
+          copied_(a.col_stride != 1 || (a.rows > 64 && far_apart(a))),
           memory_(Slot::kRows, copied_ ? a.rows * round_up(a.cols, width) : 0) {
         if (copied_ && memory_.get() == nullptr) throw std::bad_alloc();
     }
@@ -397,15 +414,55 @@ class Chunks {
     ptrdiff_t ld() const { return copied_ ? static_cast<ptrdiff_t>(width_) : a_.row_stride; }
 
   private:
-    static bool spread_out(Matrix<const T> a) {
-        constexpr ptrdiff_t kFar = 4096 / sizeof(T);
-        return a.rows > 64 && (a.row_stride >= kFar || a.row_stride <= -kFar);
-    }
-
     Matrix<const T> a_;
     size_t width_;
     bool copied_;
     Scratch<T> memory_;
+};
+
+// What is not zero in a band of rows, and where: words[w][row], and for each 64 columns the values
+// of kBand rows one after the other.  A product reads them as often as it has tiles of columns, and
+// in order, wherever the rows lie.
+template <class T>
+class Nonzero {
+  public:
+    static constexpr size_t kBand = 128;
+
+    explicit Nonzero(Matrix<const T> a)
+        : a_(a),
+          words_(Slot::kWords, ceil_div(a.cols, kWordBits) * a.rows),
+          values_(Slot::kRows, round_up(a.cols, kWordBits) * a.rows) {
+        if (words_.get() == nullptr || values_.get() == nullptr) throw std::bad_alloc();
+    }
+    const std::uint64_t* words(size_t i, size_t w) const { return words_.get() + w * a_.rows + i; }
+    // Those of the band that starts at row i.
+    const T* values(size_t i, size_t w) const {
+        return values_.get() + (w * a_.rows + i) * kWordBits;
+    }
+    // To be called for every band before it is read; `block` has room for kCopied rows of a word.
+    static constexpr size_t kCopied = 32;
+    void find(const ProductKernels<T>& kern, size_t first, T* block) const {
+        const size_t end = std::min(first + kBand, a_.rows);
+        for (size_t w = 0; w * kWordBits < a_.cols; ++w) {
+            const size_t p = w * kWordBits, bits = std::min(kWordBits, a_.cols - p);
+            auto* words = const_cast<std::uint64_t*>(this->words(first, w));
+            T* values = const_cast<T*>(this->values(first, w));
+            if (a_.col_stride == 1) {
+                kern.compact(end - first, bits, a_.at(first, p), a_.row_stride, words, values);
+                continue;
+            }
+            for (size_t i = first; i < end; i += kCopied, words += kCopied) {
+                const size_t rows = std::min(kCopied, end - i);
+                kern.copy(rows, bits, a_.at(i, p), a_.row_stride, a_.col_stride, block, kWordBits);
+                values += kern.compact(rows, bits, block, kWordBits, words, values);
+            }
+        }
+    }
+
+  private:
+    Matrix<const T> a_;
+    Scratch<std::uint64_t> words_;
+    Scratch<T> values_;
 };
 
 // c = a b and the epilogue, skipping the zeros of a.  Any strides.
@@ -414,7 +471,7 @@ void skip_a(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T>& 
             bool fused) {
     const ProductKernels<T>& kern = finish.kernels;
     const size_t n = c.cols, k = a.cols;
-    const size_t words = ceil_div(k, kWordBits);
+    constexpr size_t band = Nonzero<T>::kBand;
     // Whole bytes of packed bits, so that no two tasks write one.
     const size_t width = even_piece(n, kern.skip_width, std::max<size_t>(kern.lanes, 8));
     const size_t tiles = ceil_div(n, width);
@@ -422,19 +479,14 @@ void skip_a(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T>& 
 
     for (size_t i0 = 0; i0 < c.rows; i0 += rows_at_once<T>(k)) {
         const size_t m = std::min(rows_at_once<T>(k), c.rows - i0);
-        const Chunks<T> x(a.block(i0, 0, m, k), kWordBits);
-        const Scratch<std::uint64_t> nonzero(Slot::kWords, words * m);  // [words][m]
-        if (!memory(nonzero.get())) memory.rethrow();
-        const size_t band = even_piece(m, kSkipRows / 8, 16);
+        const Nonzero<T> x(a.block(i0, 0, m, k));
         for_each_task(ceil_div(m, band), num_threads() == 1, [&](size_t task) {
-            const size_t i = task * band, rows = std::min(band, m - i);
-            x.fill(kern, i, rows);
-            for (size_t w = 0; w < words; ++w)
-                kern.nonzero_words(rows, std::min(kWordBits, k - w * kWordBits),
-                                   x.at(i, w * kWordBits), x.ld(), nonzero.get() + w * m + i);
+            const Scratch<T> block(Slot::kTask, Nonzero<T>::kCopied * kWordBits);
+            if (memory(block.get())) x.find(kern, task * band, block.get());
         });
+        memory.rethrow();
 
-        const size_t height = even_piece(m, kSkipRows, 1);
+        const size_t height = even_piece(m, kSkipRows, band);
         for_each_task(ceil_div(m, height) * tiles, num_threads() == 1, [&](size_t task) {
             const size_t i = task / tiles * height, rows = std::min(height, m - i);
             const size_t j = task % tiles * width, cols = std::min(width, n - j);
@@ -443,19 +495,21 @@ void skip_a(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T>& 
             const Scratch<T> sums(Slot::kTask, height * width);
             if (!memory(tile.get()) || !memory(sums.get())) return;
             if (padded != cols) std::fill_n(tile.get(), kWordBits * padded, T{0});
-            const auto ld = static_cast<ptrdiff_t>(padded);
             const Matrix<T> to = c.block(i0 + i, j, rows, cols);
             const bool direct = padded == cols && to.col_stride == 1;
-            for (size_t w = 0; w < words; ++w) {
+            const Matrix<T> partial{sums.get(), rows, cols, static_cast<ptrdiff_t>(padded), 1};
+            for (size_t w = 0; w * kWordBits < k; ++w) {
                 const size_t p = w * kWordBits;
                 kern.copy(std::min(kWordBits, k - p), cols, b.at(p, j), b.row_stride, b.col_stride,
-                          tile.get(), ld);
-                const bool last = direct && w + 1 == words;
-                kern.multiply_skipping(rows, padded, nonzero.get() + w * m + i, x.at(i, p), x.ld(),
-                                       tile.get(), w == 0 ? nullptr : sums.get(), ld,
-                                       last ? to.data : sums.get(), last ? to.row_stride : ld);
+                          tile.get(), partial.row_stride);
+                const Matrix<T>& target = direct && p + kWordBits >= k ? to : partial;
+                for (size_t r = 0; r < rows; r += band)
+                    kern.multiply_skipping(std::min(band, rows - r), padded, x.words(i + r, w),
+                                           x.values(i + r, w), tile.get(),
+                                           w == 0 ? nullptr : partial.at(r, 0), partial.row_stride,
+                                           target.at(r, 0), target.row_stride);
             }
-            if (!direct) copy_matrix(kern, Matrix<const T>{sums.get(), rows, cols, ld, 1}, to);
+            if (!direct) copy_matrix(kern, read_only(partial), to);
             if (fused) finish(i0 + i, j, rows, cols);
         });
         memory.rethrow();
@@ -542,7 +596,7 @@ void keep_only(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T
 // How many words of 64 elements to look at before a product of that many multiply-adds: enough for
 // a choice, and less than a hundredth of the work.
 size_t sample_words(size_t work) {
-    return std::min<size_t>(256, 4 + work / 65536);
+    return std::min<size_t>(64, 4 + work / 262144);
 }
 
 // Place `s` of a sequence that fills [0, n) evenly in every part of it (steps of the golden ratio).
@@ -559,10 +613,11 @@ double density(const ProductKernels<T>& kern, Matrix<const T> a, size_t work) {
     const size_t sample = std::min(sample_words(work), a.rows * words);
     size_t count = 0, seen = 0;
     std::uint64_t word;
+    T values[kWordBits];
     for (size_t s = 0; s < sample; ++s) {
         const size_t j = scattered(s, words) * kWordBits;
         const size_t bits = std::min(kWordBits, a.cols - j);
-        count += kern.nonzero_words(1, bits, a.at(s * a.rows / sample, j), 0, &word);
+        count += kern.compact(1, bits, a.at(s * a.rows / sample, j), 0, &word, values);
         seen += bits;
     }
     return static_cast<double>(count) / static_cast<double>(seen);
@@ -582,29 +637,38 @@ double bit_density(const std::uint8_t* bits, size_t n, size_t work) {
     return static_cast<double>(count) / static_cast<double>(sample * kWordBits);
 }
 
-// Time of a skipping product over the time of the dense one.  Packing is paid once per tile and is
-// felt when few rows share it; finding and transposing zeros when few columns do; and what comes
-// once per output when k is short.
+// Time of a skipping product over the time of the dense one.  A tile of b is copied once for all
+// rows, which is felt when they are few, and more if it is transposed; finding and transposing
+// zeros when few columns share them.  For sums of few terms dense products pay more, and for few
+// columns, which are the rows here if c is transposed.
 double skip_cost(const SkipCosts& costs, double density, size_t m, size_t n, size_t k,
-                 bool transpose_a, bool transpose_c) {
+                 bool transpose_a, bool transpose_b, bool transpose_c) {
     const double per_row = 64.0 / static_cast<double>(m);
     const double per_col = 64.0 / static_cast<double>(n);
     const double per_k = 64.0 / static_cast<double>(k);
-    return costs.skip_base + costs.skip_slope * density + 0.02 * per_row + 0.09 * per_col +
-           (transpose_a ? 0.02 + 0.09 * per_col : 0) + (transpose_c ? 0.08 * per_k : 0);
+    return costs.skip_base + costs.skip_slope * density +
+           (transpose_c   ? -0.08
+            : transpose_b ? 0.04
+                          : 0.01) *
+               per_row +
+           (transpose_a ? 0.115 : 0.09) * per_col + (transpose_a ? 0.015 : 0) +
+           (transpose_c ? 0.02 : -0.1) * per_k;
 }
 
+// Likewise; each output is handled once more, whatever k.
 double keep_cost(const SkipCosts& costs, double density, size_t m, size_t k) {
     const double per_row = 64.0 / static_cast<double>(m);
     const double per_k = 64.0 / static_cast<double>(k);
-    return costs.keep_base + costs.keep_slope * density + 0.02 * per_row + costs.keep_short * per_k;
+    return costs.keep_base + costs.keep_slope * density + 0.02 * per_row +
+           (0.19 - 0.09 * density) * per_k;
 }
 
 template <class T>
 Way choose(Matrix<const T> a, Matrix<const T> b, const Finish<T>& finish, Skip skip) {
     const ProductKernels<T>& kern = finish.kernels;
     const size_t m = a.rows, k = a.cols, n = b.cols;
-    if (m < 16 || n < 16 || k < 32) return Way::kDense;
+    constexpr size_t kNarrow = 16, kFewest = 4;
+    if (m < kNarrow || n < kNarrow || k < kFewest) return Way::kDense;
     Way best = Way::kDense;
     double best_cost = 1;
     const auto offer = [&](Way way, double cost) {
@@ -614,14 +678,14 @@ Way choose(Matrix<const T> a, Matrix<const T> b, const Finish<T>& finish, Skip s
     };
     const std::uint8_t* bits = finish.epilogue.bits;
     const size_t work = m * n * k;
-    if (bits != nullptr)
+    if (bits != nullptr && k >= kNarrow)
         offer(Way::kKeep, keep_cost(kern.costs, bit_density(bits, m * n, work), m, k));
     if (skip.a)
-        offer(Way::kSkipA,
-              skip_cost(kern.costs, density(kern, a, work), m, n, k, a.col_stride != 1, false));
-    if (skip.b)
-        offer(Way::kSkipB,
-              skip_cost(kern.costs, density(kern, b, work), n, m, k, b.row_stride != 1, true));
+        offer(Way::kSkipA, skip_cost(kern.costs, density(kern, a, work), m, n, k, a.col_stride != 1,
+                                     b.col_stride != 1, false));
+    if (skip.b && k >= 2 * kNarrow)
+        offer(Way::kSkipB, skip_cost(kern.costs, density(kern, b, work), n, m, k, b.row_stride != 1,
+                                     a.row_stride != 1, true));
     return best;
 }
 

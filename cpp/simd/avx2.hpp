@@ -246,6 +246,13 @@ struct Vec<float> {
             _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<long long>(index)));
         return keep(bits, _mm256_permutevar8x32_ps(load(from), source));
     }
+    // The lanes whose bit is 1 side by side in to[], and anything after them up to kLanes elements.
+    static void compress(std::uint64_t bits, Reg v, float* to) {
+        const std::uint64_t lanes = _pdep_u64(bits, 0x0101010101010101) * 0xff;
+        const std::uint64_t index = _pext_u64(0x0706050403020100, lanes);
+        store(to, _mm256_permutevar8x32_ps(
+                      v, _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<long long>(index)))));
+    }
 
     static void transpose(Reg (&r)[kLanes]) {
         Reg d[8], e[8];
@@ -331,6 +338,13 @@ struct Vec<double> {
             _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<long long>(index)));
         return keep(
             bits, _mm256_castps_pd(_mm256_permutevar8x32_ps(_mm256_castpd_ps(load(from)), source)));
+    }
+    static void compress(std::uint64_t bits, Reg v, double* to) {
+        const std::uint64_t lanes = _pdep_u64(bits, 0x0001000100010001) * 0xffff;
+        const std::uint64_t index = _pext_u64(0x0706050403020100, lanes);  // of halves
+        const __m256i source =
+            _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<long long>(index)));
+        store(to, _mm256_castps_pd(_mm256_permutevar8x32_ps(_mm256_castpd_ps(v), source)));
     }
 
     static void transpose(Reg (&r)[kLanes]) {

@@ -213,6 +213,11 @@ struct Vec<float> {
     static Reg expand(std::uint64_t bits, const float* from) {
         return _mm512_maskz_expand_ps(static_cast<__mmask16>(bits), load(from));
     }
+    // The lanes whose bit is 1 side by side in to[], and anything after them up to kLanes elements.
+    static void compress(std::uint64_t bits, Reg v, float* to) {
+        // In a register: compressing to memory takes more than a hundred cycles on some CPUs.
+        store(to, _mm512_maskz_compress_ps(static_cast<__mmask16>(bits), v));
+    }
 
     static void transpose(Reg (&r)[kLanes]) {
         __m512d d[16];
@@ -289,6 +294,9 @@ struct Vec<double> {
 
     static Reg expand(std::uint64_t bits, const double* from) {
         return _mm512_maskz_expand_pd(static_cast<__mmask8>(bits), load(from));
+    }
+    static void compress(std::uint64_t bits, Reg v, double* to) {
+        store(to, _mm512_maskz_compress_pd(static_cast<__mmask8>(bits), v));
     }
 
     static void transpose(Reg (&r)[kLanes]) {

@@ -218,6 +218,15 @@ struct Vec<float> {
         }
         return load(lanes);
     }
+    // The lanes whose bit is 1 side by side in to[], and anything after them up to kLanes elements.
+    static void compress(std::uint64_t bits, Reg v, float* to) {
+        float lanes[kLanes];
+        store(lanes, v);
+        for (std::size_t l = 0; l < kLanes; ++l, bits >>= 1) {
+            *to = lanes[l];
+            to += bits & 1;
+        }
+    }
 
     static void transpose(Reg (&r)[kLanes]) {
         const float64x2_t a = vreinterpretq_f64_f32(vtrn1q_f32(r[0], r[1]));
@@ -283,6 +292,14 @@ struct Vec<double> {
             from += bits & 1;
         }
         return load(lanes);
+    }
+    static void compress(std::uint64_t bits, Reg v, double* to) {
+        double lanes[kLanes];
+        store(lanes, v);
+        for (std::size_t l = 0; l < kLanes; ++l, bits >>= 1) {
+            *to = lanes[l];
+            to += bits & 1;
+        }
     }
 
     static void transpose(Reg (&r)[kLanes]) {

@@ -326,6 +326,15 @@ struct Vec<float> {
         }
         return load(lanes);
     }
+    // The lanes whose bit is 1 side by side in to[], and anything after them up to kLanes elements.
+    static void compress(std::uint64_t bits, Reg v, float* to) {
+        float lanes[kLanes];
+        store(lanes, v);
+        for (std::size_t l = 0; l < kLanes; ++l, bits >>= 1) {
+            *to = lanes[l];
+            to += bits & 1;
+        }
+    }
 
     static void transpose(Reg (&r)[kLanes]) { _MM_TRANSPOSE4_PS(r[0], r[1], r[2], r[3]); }
 
@@ -379,6 +388,14 @@ struct Vec<double> {
             from += bits & 1;
         }
         return load(lanes);
+    }
+    static void compress(std::uint64_t bits, Reg v, double* to) {
+        double lanes[kLanes];
+        store(lanes, v);
+        for (std::size_t l = 0; l < kLanes; ++l, bits >>= 1) {
+            *to = lanes[l];
+            to += bits & 1;
+        }
     }
 
     static void transpose(Reg (&r)[kLanes]) {
@@ -466,6 +483,15 @@ struct Vec {
             from += bits & 1;
         }
         return load(lanes);
+    }
+    // The lanes whose bit is 1 side by side in to[], and anything after them up to kLanes elements.
+    static void compress(std::uint64_t bits, Reg v, T* to) {
+        T lanes[kLanes];
+        store(lanes, v);
+        for (std::size_t l = 0; l < kLanes; ++l, bits >>= 1) {
+            *to = lanes[l];
+            to += bits & 1;
+        }
     }
 
     static void transpose(Reg (&r)[kLanes]) {
