@@ -16,7 +16,7 @@ from typing import Any
 
 import harness
 
-QUESTIONS = ("dropout", "spiral", "dense", "train", "threads", "textbooks")
+QUESTIONS = ("dropout", "spiral", "dense", "choice", "train", "threads", "textbooks")
 BEGIN, END = "<!-- numbers: made by bench/report.py -->", "<!-- end of numbers -->"
 
 

@@ -20,7 +20,7 @@ def _run(script: str, *arguments: str) -> str:
     return run.stdout
 
 
-@pytest.mark.parametrize("name", ["dropout", "dense", "spiral", "train", "threads"])
+@pytest.mark.parametrize("name", ["dropout", "dense", "choice", "spiral", "train", "threads"])
 def test_a_bench_checks_and_times_all_its_contenders(name, tmp_path):
     for needed in ("rich", "threadpoolctl", "dropwise._native"):
         require(needed)

@@ -273,6 +273,28 @@ def test_a_skipped_zero_contributes_nothing_even_against_inf(isa, dtype, density
         np.testing.assert_array_equal(other, expected.T)
 
 
+@pytest.mark.parametrize("way", ["", "dense", "a", "b"])
+def test_skipped_zeros_of_both_operands_contribute_nothing(isa, dtype, way):
+    m, k, n = 40, 70, 50
+    rng = np.random.default_rng(8)
+    a, b = integers(rng, (m, k), dtype, 0.6), integers(rng, (k, n), dtype, 0.6)
+    a[3:, 5], b[6, :-4] = np.inf, -np.inf
+    a[-1], b[:, 0] = np.nan, 0
+    expected = np.zeros((m, n))
+    with np.errstate(invalid="ignore"):
+        for p in range(k):
+            term = np.outer(a[:, p].astype(np.float64), b[p].astype(np.float64))
+            expected += np.where(np.outer(a[:, p] != 0, b[p] != 0), term, 0)
+    out = np.empty((m, n), dtype)
+    native.matmul(a, b, out, None, False, "ab", way=way)
+    np.testing.assert_array_equal(out, expected)
+    keep = rng.random((m, n)) < 0.5
+    native.matmul_kept(a, b, pack(keep), out, np.ones(n, dtype), True, 2.0, "ab", way=way)
+    np.testing.assert_array_equal(
+        out, np.where(keep, np.where(expected + 1 <= 0, 0, expected + 1) * 2, 0)
+    )
+
+
 def test_threads_do_not_change_a_bit(isa, dtype, threads):
     rng = np.random.default_rng(4)
     for m, k, n in [(200, 300, 150), (3, 3000, 700), (3000, 70, 3), (700, 3, 900), (1, 900, 900)]:

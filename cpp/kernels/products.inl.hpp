@@ -14,15 +14,15 @@ namespace product {
 template <class T>
 constexpr dropwise::SkipCosts kCosts =
 #if defined(DROPWISE_ISA_scalar)
-    {0.20f, 1.02f, 0.25f, 1.47f};
+    {0.20f, 1.02f, 0.25f, 1.55f};
 #elif defined(DROPWISE_ISA_neon)
     {0.15f, 1.05f, 0.20f, 1.20f};
 #elif defined(DROPWISE_ISA_avx2)
-    sizeof(T) == 4 ? dropwise::SkipCosts{0.22f, 0.94f, 0.16f, 1.06f}
-                   : dropwise::SkipCosts{0.14f, 1.01f, 0.07f, 1.05f};
+    sizeof(T) == 4 ? dropwise::SkipCosts{0.22f, 0.94f, 0.14f, 1.03f}
+                   : dropwise::SkipCosts{0.14f, 1.01f, 0.05f, 1.04f};
 #else
-    sizeof(T) == 4 ? dropwise::SkipCosts{0.16f, 1.00f, 0.22f, 0.88f}
-                   : dropwise::SkipCosts{0.14f, 1.01f, 0.07f, 1.05f};
+    sizeof(T) == 4 ? dropwise::SkipCosts{0.16f, 1.00f, 0.14f, 1.03f}
+                   : dropwise::SkipCosts{0.14f, 1.01f, 0.05f, 1.04f};
 #endif
 
 template <class T>

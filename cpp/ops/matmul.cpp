@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <bitset>
+#include <cmath>
 #include <cstddef>
 #include <cstring>
 #include <new>
@@ -655,12 +656,12 @@ double skip_cost(const SkipCosts& costs, double density, size_t m, size_t n, siz
            (transpose_c ? 0.02 : -0.1) * per_k;
 }
 
-// Likewise; each output is handled once more, whatever k.
-double keep_cost(const SkipCosts& costs, double density, size_t m, size_t k) {
+// Likewise.  Dot products go along k, in whole vectors, and are added up once for some of k.
+double keep_cost(const SkipCosts& costs, double density, size_t m, size_t k, size_t lanes) {
     const double per_row = 64.0 / static_cast<double>(m);
     const double per_k = 64.0 / static_cast<double>(k);
-    return costs.keep_base + costs.keep_slope * density + 0.02 * per_row +
-           (0.19 - 0.09 * density) * per_k;
+    const double padded = static_cast<double>(round_up(k, lanes)) / static_cast<double>(k);
+    return costs.keep_base + costs.keep_slope * density * padded + 0.02 * per_row + 0.15 * per_k;
 }
 
 template <class T>
@@ -679,7 +680,7 @@ Way choose(Matrix<const T> a, Matrix<const T> b, const Finish<T>& finish, Skip s
     const std::uint8_t* bits = finish.epilogue.bits;
     const size_t work = m * n * k;
     if (bits != nullptr && k >= kNarrow)
-        offer(Way::kKeep, keep_cost(kern.costs, bit_density(bits, m * n, work), m, k));
+        offer(Way::kKeep, keep_cost(kern.costs, bit_density(bits, m * n, work), m, k, kern.lanes));
     if (skip.a)
         offer(Way::kSkipA, skip_cost(kern.costs, density(kern, a, work), m, n, k, a.col_stride != 1,
                                      b.col_stride != 1, false));
@@ -725,15 +726,34 @@ T sum_without_zeros(Matrix<const T> a, Matrix<const T> b, size_t i, size_t j, Sk
     return sum;
 }
 
-// Dense products multiply zeros too, and 0 * inf is NaN where a skipping product has nothing: do
-// those outputs again, so that what is chosen does not show.  True NaN ends the sum at once.
+template <class T, class Predicate>
+bool any(Matrix<const T> a, Predicate&& predicate) {
+    for (size_t i = 0; i < a.rows; ++i)
+        for (size_t j = 0; j < a.cols; ++j)
+            if (predicate(*a.at(i, j))) return true;
+    return false;
+}
+
+// Dense products multiply zeros too, and 0 * inf is NaN where a skipping product has nothing.  If
+// there is a factor that can do this, compute again past the zeros that it may meet, so that what
+// is chosen does not show.  If zeros of both operands may be skipped and both have such factors,
+// single outputs are done once more; true NaN ends their sums at once.
 template <class T>
 void repair_nan(Matrix<const T> a, Matrix<const T> b, const Finish<T>& finish, Skip skip) {
+    const auto is_zero = [](T x) { return x == 0; };
+    const auto not_finite = [](T x) { return !std::isfinite(x); };
+    const bool by_a = skip.a && any(a, is_zero) && any(b, not_finite);
+    const bool by_b = skip.b && any(b, is_zero) && any(a, not_finite);
+    if (!by_a && !by_b) return;
+    compute(a, b, finish.c, finish, Skip{by_a, by_b, by_a ? Way::kSkipA : Way::kSkipB});
+    if (!by_a || !by_b) return;
     for (size_t i = 0; i < finish.c.rows; ++i)
         for (size_t j = 0; j < finish.c.cols; ++j) {
             T& c = *finish.c.at(i, j);
             if (c == c) continue;
-            c = sum_without_zeros(a, b, i, j, skip);
+            const T sum = sum_without_zeros(a, b, i, j, skip);
+            if (sum != sum) continue;
+            c = sum;
             finish(i, j, 1, 1);
         }
 }

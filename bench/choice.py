@@ -1,0 +1,98 @@
+"""Whether the way that a product takes is the faster one: dense, or past the zeros.
+
+    python3 bench/choice.py [--quick]
+
+Both ways are forced, with the same work asked for (bias, ReLU and mask where there are any), and
+compared with what is chosen by the measured density, around the densities where they cost the same.
+`DROPWISE_ISA` says for which instruction set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+import dense
+import dropwise as dw
+import harness
+from harness import Case, Contender, Goal, Question
+
+SHAPES = (
+    (1, 512, 512),
+    (8, 512, 512),
+    (16, 64, 40),
+    (32, 784, 32),
+    (64, 64, 64),
+    (100, 100, 100),
+    (256, 256, 40),
+    *dense.SHAPES,
+)  # B, K, N
+DENSITIES = (0.95, 0.85, 0.75, 0.6, 0.3)
+
+_native = harness.optional("dropwise._native")
+
+
+def call_of(product: str, o: dense.Operands, density: float) -> Callable[[str], np.ndarray]:
+    """The product as a function of the way to take; `skip` stands for the one that skips."""
+    a, b = dense.dense_operands(product, o)
+    if "kept" in product:
+        _, bits = o.zeros(o.x if product == "dX kept" else o.dy, 1 - density, "mask")
+        first = product == "first outputs kept"
+        bias = np.ones(b.shape[1], np.float32) if first else None
+        out = np.empty((a.shape[0], b.shape[1]), np.float32)
+
+        def kept(way: str) -> np.ndarray:
+            way = "kept" if way == "skip" else way
+            _native.matmul_kept(a, b, bits, out, bias, first, 2.0, "", way=way)
+            return out
+
+        return kept
+    zeros = "b" if product == "first dW" else "a"
+    matrix = {"x @ W": o.x, "dW": o.x}.get(product, o.dy)
+    matrix, _ = o.zeros(matrix, 1 - density, "mask")
+    a, b = {"x @ W": (matrix, b), "dW": (matrix.T, b), "first dX": (matrix, b)}.get(
+        product, (a, matrix)
+    )
+    out = np.empty((a.shape[0], b.shape[1]), np.float32)
+
+    def skipped(way: str) -> np.ndarray:
+        _native.matmul(a, b, out, None, False, zeros, way=zeros if way == "skip" else way)
+        return out
+
+    return skipped
+
+
+def cases(args: argparse.Namespace) -> Iterable[Case]:
+    for shape in SHAPES[2:4] if args.quick else SHAPES:
+        operands = dense.Operands(shape)
+        for product in dense.PRODUCTS:
+            for density in DENSITIES[::4] if args.quick else DENSITIES:
+                call = call_of(product, operands, density)
+                check = dense.equals(call("dense").copy())
+                labels = dict(zip("BKN", shape, strict=True))
+                yield Case(
+                    {"what": product, **labels, "density": density},
+                    [
+                        Contender(name, functools.partial(call, way), check)
+                        for name, way in (("dense", "dense"), ("skipping", "skip"), ("chosen", ""))
+                    ],
+                )
+
+
+QUESTION = Question(
+    "choice",
+    __doc__.partition("\n")[0],
+    cases,
+    [
+        Goal("the way chosen, any product, density and shape", "the better of both", ">=",
+             0.95, 1.0, "chosen", ("dense", "skipping"), {}, "minimum")
+    ],
+    seconds=0.2,
+)  # fmt: skip
+
+if __name__ == "__main__":
+    dw.use_backend("native")
+    harness.main(QUESTION)
