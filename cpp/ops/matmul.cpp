@@ -647,13 +647,11 @@ double skip_cost(const SkipCosts& costs, double density, size_t m, size_t n, siz
     const double per_row = 64.0 / static_cast<double>(m);
     const double per_col = 64.0 / static_cast<double>(n);
     const double per_k = 64.0 / static_cast<double>(k);
-    return costs.skip_base + costs.skip_slope * density +
-           (transpose_c   ? -0.08
-            : transpose_b ? 0.04
-                          : 0.01) *
-               per_row +
-           (transpose_a ? 0.115 : 0.09) * per_col + (transpose_a ? 0.015 : 0) +
-           (transpose_c ? 0.02 : -0.1) * per_k;
+    const double copying = transpose_c ? -0.08 : transpose_b ? 0.04 : 0.01;
+    const double finding = transpose_a ? 0.015 + 0.115 * per_col : 0.09 * per_col;
+    const double few_terms = transpose_c ? 0.06 : -0.1;
+    return costs.skip_base + costs.skip_slope * density + copying * per_row + finding +
+           few_terms * per_k;
 }
 
 // Likewise.  Dot products go along k, in whole vectors, and are added up once for some of k.
@@ -758,6 +756,21 @@ void repair_nan(Matrix<const T> a, Matrix<const T> b, const Finish<T>& finish, S
         }
 }
 
+// True if the zeros that may be skipped meet finite factors only, so that no output needs to be
+// looked at for what they did.  Not asked where the factors are more than the outputs.
+template <class T>
+bool harmless_zeros(const ProductKernels<T>& kern, Matrix<const T> a, Matrix<const T> b,
+                    Skip skip) {
+    if (skip.a && skip.b) return false;
+    Matrix<const T> factors = skip.a ? b : a;
+    if (a.cols >= (skip.a ? a.rows : b.cols)) return false;
+    if (factors.col_stride != 1) factors = factors.transposed();
+    if (factors.col_stride != 1) return false;
+    // Without a step nothing is written.
+    return !kern.finish(factors.rows, factors.cols, const_cast<T*>(factors.data),
+                        factors.row_stride, Epilogue<T>{});
+}
+
 template <class T>
 void product(Matrix<const T> a, Matrix<const T> b, Matrix<T> out, Epilogue<T> epilogue, Skip skip) {
     a = normalized(a);
@@ -770,8 +783,9 @@ void product(Matrix<const T> a, Matrix<const T> b, Matrix<T> out, Epilogue<T> ep
     std::uint8_t* const nonzero = epilogue.nonzero;
     const bool bits_along = out.cols % 8 == 0 && kern.tile_cols % 8 == 0;
     if (!bits_along) epilogue.nonzero = nullptr;
-    const bool needed = epilogue.bias != nullptr || epilogue.relu || epilogue.bits != nullptr ||
-                        epilogue.nonzero != nullptr || skipping;
+    const bool steps = epilogue.bias != nullptr || epilogue.relu || epilogue.bits != nullptr ||
+                       epilogue.nonzero != nullptr;
+    const bool needed = steps || (skipping && !harmless_zeros(kern, a, b, skip));
 
     const bool direct = out.col_stride == 1 || !needed;
     const Scratch<T> rows(Slot::kOutput, direct ? 0 : out.rows * out.cols);
