@@ -756,19 +756,23 @@ void repair_nan(Matrix<const T> a, Matrix<const T> b, const Finish<T>& finish, S
         }
 }
 
+// True only if all of a is finite (and not so large that the sum of a few elements is not).
+template <class T>
+bool is_finite(const ProductKernels<T>& kern, Matrix<const T> a) {
+    if (a.col_stride != 1) a = a.transposed();
+    // Without a step nothing is written.
+    return a.col_stride == 1 &&
+           !kern.finish(a.rows, a.cols, const_cast<T*>(a.data), a.row_stride, Epilogue<T>{});
+}
+
 // True if the zeros that may be skipped meet finite factors only, so that no output needs to be
 // looked at for what they did.  Not asked where the factors are more than the outputs.
 template <class T>
 bool harmless_zeros(const ProductKernels<T>& kern, Matrix<const T> a, Matrix<const T> b,
                     Skip skip) {
-    if (skip.a && skip.b) return false;
-    Matrix<const T> factors = skip.a ? b : a;
-    if (a.cols >= (skip.a ? a.rows : b.cols)) return false;
-    if (factors.col_stride != 1) factors = factors.transposed();
-    if (factors.col_stride != 1) return false;
-    // Without a step nothing is written.
-    return !kern.finish(factors.rows, factors.cols, const_cast<T*>(factors.data),
-                        factors.row_stride, Epilogue<T>{});
+    const size_t factors = a.cols * ((skip.a ? b.cols : 0) + (skip.b ? a.rows : 0));
+    return factors < a.rows * b.cols && (!skip.a || is_finite(kern, b)) &&
+           (!skip.b || is_finite(kern, a));
 }
 
 template <class T>
