@@ -319,9 +319,10 @@ Matrix<const T> read_only(Matrix<T> a) {
 template <class T>
 void dense_by_rows(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T>& finish,
                    bool serial) {
-    constexpr size_t kFewTerms = 8;
+    // One pass pays if there are steps to be done in it.  Both ways add in the same order.
+    const size_t few_terms = finish.needed ? 8 : 3;
     const size_t few_rows = (far_apart(b) ? 1 : 2) * finish.kernels.tile_rows;
-    if (a.cols <= kFewTerms && c.cols >= finish.kernels.lanes)
+    if (a.cols <= few_terms && c.cols >= finish.kernels.lanes)
         multiply_few_terms(a, b, c, finish, serial);
     else if (c.rows <= few_rows && b.col_stride == 1)
         multiply_few_rows(a, b, c, finish, serial);
