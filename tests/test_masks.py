@@ -21,7 +21,7 @@ ml_dtypes = require("ml_dtypes")
 
 DATA = pathlib.Path(__file__).parent / "data"
 CASES = json.loads((DATA / "mask_vectors.json").read_text())["cases"]
-CHUNK = 65536  # of the native kernels
+CHUNK = 32768  # of the native kernels
 STREAM_BYTES = 24 << 20  # input and output beyond this bypass the cache
 
 DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16]

@@ -23,28 +23,47 @@ struct MaskSpec {
 
 // Masks are made and applied a chunk at a time.  A chunk's mask stays in the first-level cache; the
 // data may be larger, because memory is fastest when it is read and written in long runs.
-constexpr std::size_t kMaskChunk = 65536;
+constexpr std::size_t kMaskChunk = 32768;
 constexpr std::size_t kMaskWords = kMaskChunk / 64 + 16;  // a chunk's words, and room to overwrite
 
 enum class Element { f32, f64, f16, bf16 };
 constexpr std::size_t kElementSize[] = {4, 8, 2, 2};
 
+// A mask and what it is applied to: out = scale * x where the bit is 1, else +0.0.
+struct MaskedChunk {
+    const void* x;
+    void* out;
+    const std::uint64_t* words;
+    std::size_t n;
+    double scale;
+    bool stream;  // stores bypass the cache
+};
+
 // On n <= kMaskChunk elements.  `words` is a buffer of kMaskWords words: element e is bit e % 64 of
 // words[e / 64], and what a kernel writes has zeros after the last element in its word.
 // Arrays are aligned to their elements; `out` may be `x`.
 struct ElementKernels {
-    // out = scale * x where the bit is 1, else +0.0; `stream` bypasses the cache.
-    void (*apply)(const void* x, void* out, const std::uint64_t* words, std::size_t n, double scale,
-                  bool stream);
+    // Elements from `from` to `to`.  Those before must be done first: the last of them end streams.
+    void (*apply)(const MaskedChunk& chunk, std::size_t from, std::size_t to);
     // out = x and bit 1 where not x <= 0, else +0.0 and 0.
     void (*relu)(const void* x, void* out, std::uint64_t* words, std::size_t n);
     // Bit 1 where x != 0.
     void (*nonzero)(const void* x, std::uint64_t* words, std::size_t n);
 };
 
+// A chunk whose mask is ready, to be applied while the next mask is made: the one waits for memory,
+// the other computes.
+struct Meanwhile {
+    void (*apply)(const MaskedChunk& chunk, std::size_t from, std::size_t to);
+    std::size_t element_size;
+    MaskedChunk chunk;
+    std::size_t done;
+};
+
 struct MaskKernels {
-    // The mask of the elements from `start` on; n >= 1.
-    void (*mask)(const MaskSpec& spec, std::uint64_t start, std::size_t n, std::uint64_t* words);
+    // The mask of the elements from `start` on; n >= 1.  Finishes what is to be done meanwhile.
+    void (*mask)(const MaskSpec& spec, std::uint64_t start, std::size_t n, std::uint64_t* words,
+                 Meanwhile* meanwhile);
     ElementKernels elements[4];  // by Element
 };
 

@@ -35,9 +35,11 @@ inline void store_part(typename K::Element* p, typename K::Vec v, std::size_t n)
 }
 
 template <class K, bool kStream>
-void apply_chunk(const typename K::Element* x, typename K::Element* out, const std::uint64_t* words,
-                 std::size_t n, double scale) {
-    const typename K::Scale s = K::scale(scale);
+void apply_range(const dropwise::MaskedChunk& chunk, std::size_t from, std::size_t to) {
+    const auto* const x = static_cast<const typename K::Element*>(chunk.x);
+    auto* const out = static_cast<typename K::Element*>(chunk.out);
+    const std::uint64_t* const words = chunk.words;
+    const typename K::Scale s = K::scale(chunk.scale);
     const auto part = [&](std::size_t e, std::size_t count) {
         const auto v = K::multiply(load_part<K>(x + e, count), s);
         store_part<K>(out + e, K::keep(v, bits_at(words, e)), count);
@@ -45,11 +47,11 @@ void apply_chunk(const typename K::Element* x, typename K::Element* out, const s
 
     // Stores that cross cache lines cost more than loads that do.
     constexpr std::size_t kAlign = sizeof(typename K::Vec);
-    const std::size_t misaligned = reinterpret_cast<std::uintptr_t>(out) % kAlign;
-    std::size_t e = (kAlign - misaligned) % kAlign / sizeof(typename K::Element);
-    if (e > n) e = n;
-    if (e != 0) part(0, e);
-    for (; e + 64 <= n; e += 64) {
+    const std::size_t misaligned = reinterpret_cast<std::uintptr_t>(out + from) % kAlign;
+    std::size_t e = from + (kAlign - misaligned) % kAlign / sizeof(typename K::Element);
+    if (e > to) e = to;
+    if (e != from) part(from, e - from);
+    for (; e + 64 <= to; e += 64) {
         const std::uint64_t bits = bits_at(words, e);
         DROPWISE_UNROLL for (std::size_t lane = 0; lane < 64; lane += K::kLanes) {
             const auto v = K::multiply(K::load(x + e + lane), s);
@@ -60,21 +62,18 @@ void apply_chunk(const typename K::Element* x, typename K::Element* out, const s
                 K::store(out + e + lane, kept);
         }
     }
-    for (; e + K::kLanes <= n; e += K::kLanes)
+    for (; e + K::kLanes <= to; e += K::kLanes)
         K::store(out + e, K::keep(K::multiply(K::load(x + e), s), bits_at(words, e)));
-    if (e < n) part(e, n - e);
-    if (kStream) simd::fence_streams();
+    if (e < to) part(e, to - e);
+    if (kStream && to == chunk.n) simd::fence_streams();
 }
 
 template <class K>
-void apply(const void* x, void* out, const std::uint64_t* words, std::size_t n, double scale,
-           bool stream) {
-    const auto* in = static_cast<const typename K::Element*>(x);
-    auto* to = static_cast<typename K::Element*>(out);
-    if (stream)
-        apply_chunk<K, true>(in, to, words, n, scale);
+void apply(const dropwise::MaskedChunk& chunk, std::size_t from, std::size_t to) {
+    if (chunk.stream)
+        apply_range<K, true>(chunk, from, to);
     else
-        apply_chunk<K, false>(in, to, words, n, scale);
+        apply_range<K, false>(chunk, from, to);
 }
 
 // Calls body(vector, bit shift, elements) on x from left to right and stores the bits it returns.

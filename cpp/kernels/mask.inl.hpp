@@ -20,6 +20,7 @@ namespace mask {
 using dropwise::kMaskChunk;
 using dropwise::kMaskWords;
 using dropwise::MaskSpec;
+using dropwise::Meanwhile;
 using simd::Words;
 
 constexpr int kRounds = 10;
@@ -30,6 +31,7 @@ constexpr std::uint64_t kRefineTag = 0x80;
 constexpr std::size_t kGroup = 128;
 constexpr std::size_t kGroupWords = 2;
 constexpr std::size_t kBlockWords = simd::kWords * kGroupWords;
+constexpr std::size_t kAdvance = 1024;  // elements applied at a time while the next mask is made
 
 // The chunk, the up to 127 elements before it in its first group, and the rest of the last block.
 static_assert(kMaskChunk / 64 + kBlockWords <= kMaskWords, "chunk buffers are too small");
@@ -50,6 +52,39 @@ struct Schedule {
     }
 };
 
+// Applies the mask that is ready to some more elements, up to the end of a cache line: one that is
+// written in two parts, past the cache, costs as much as the mask.
+inline void advance(Meanwhile* m, std::size_t elements) {
+    if (m == nullptr || m->done == m->chunk.n) return;
+    std::size_t to = m->chunk.n;
+    if (elements < to - m->done) {
+        const auto out = reinterpret_cast<std::uintptr_t>(m->chunk.out);
+        to = m->done + elements;
+        to -= (out + to * m->element_size) % 64 / m->element_size;
+    }
+    m->apply(m->chunk, m->done, to);
+    m->done = to;
+}
+
+// Brings what the next such elements are made of: some lines a round, because the CPU has room for
+// few requests at a time.
+class Prefetch {
+  public:
+    explicit Prefetch(const Meanwhile* m) : at_(nullptr) {
+        if (m != nullptr && m->done != m->chunk.n)
+            at_ = static_cast<const char*>(m->chunk.x) + m->done * m->element_size;
+    }
+    void next() {
+        constexpr int kLines = (5 * simd::kWords + 7) / 8;  // nearly a block's of float32
+        if (at_ == nullptr) return;
+        DROPWISE_UNROLL for (int line = 0; line < kLines; ++line) simd::prefetch(at_ + 64 * line);
+        at_ += 64 * kLines;
+    }
+
+  private:
+    const char* at_;
+};
+
 // N Philox states side by side, so that their multiplies overlap.
 template <int N>
 struct States {
@@ -57,9 +92,11 @@ struct States {
 };
 
 template <int N>
-inline void run_rounds(States<N>& s, const Schedule& schedule, int from, int to) {
+inline void run_rounds(States<N>& s, const Schedule& schedule, int from, int to,
+                       Prefetch& prefetch) {
     const Words m0 = simd::broadcast(kMultiplier0), m1 = simd::broadcast(kMultiplier1);
     DROPWISE_UNROLL for (int r = from; r < to; ++r) {
+        prefetch.next();
         const Words k0 = simd::broadcast(schedule.key0[r]);
         const Words k1 = simd::broadcast(schedule.key1[r]);
         DROPWISE_UNROLL for (int j = 0; j < N; ++j) {
@@ -89,7 +126,10 @@ inline Words last_round_second(Words c0, Words c3, Words key) {
 // Only the low half of the group number varies within a call.
 template <int kPlanes>
 void compare_planes(const MaskSpec& spec, const Schedule& k, std::uint64_t group,
-                    std::size_t n_blocks, std::uint64_t* above, std::uint64_t* tied) {
+                    std::size_t n_blocks, std::uint64_t* above, std::uint64_t* tied,
+                    Meanwhile* meanwhile) {
+    constexpr std::size_t kBlock = simd::kWords * kGroup;
+    constexpr std::size_t kAdvanceBlocks = kBlock < kAdvance ? kAdvance / kBlock : 1;
     constexpr int N = kPlanes < kInterleave ? kPlanes : kInterleave;
 
     // Round 1 turns the constant words c1 and c2 of the counter into constants.
@@ -121,6 +161,8 @@ void compare_planes(const MaskSpec& spec, const Schedule& k, std::uint64_t group
     const Words step = simd::broadcast(simd::kWords);
     Words counter = simd::add(simd::broadcast(group), simd::lane_numbers());
     for (std::size_t block = 0; block < n_blocks; ++block) {
+        if (block % kAdvanceBlocks == 0) advance(meanwhile, kAdvance);
+        Prefetch prefetch(meanwhile);
         const Words q0 = simd::multiply_low(counter, m0);
         counter = simd::add(counter, step);
         const Words q0_high = simd::high_half(q0);
@@ -140,7 +182,7 @@ void compare_planes(const MaskSpec& spec, const Schedule& k, std::uint64_t group
                 s.c3[j] = simd::multiply_low(c0, m0);
                 s.c2[j] = simd::bit_xor(simd::high_half(s.c3[j]), round3_c2);
             }
-            run_rounds(s, k, 3, kRounds - 1);
+            run_rounds(s, k, 3, kRounds - 1, prefetch);
             DROPWISE_UNROLL for (int j = 0; j < N; ++j) {
                 const int plane = base + j;
                 const Words first = last_round_first(s.c1[j], s.c2[j], last_first[plane]);
@@ -156,7 +198,7 @@ void compare_planes(const MaskSpec& spec, const Schedule& k, std::uint64_t group
     }
 }
 
-// Tied elements wait in a queue that is refined in batches, the last one padded.  A chunk has 256
+// Tied elements wait in a queue that is refined in batches, the last one padded.  A chunk has 128
 // of them on average.
 constexpr int kRefineStates = 2;
 constexpr std::size_t kRefineBatch = kRefineStates * simd::kWords;
@@ -176,7 +218,8 @@ void refine(const MaskSpec& spec, const Schedule& k, std::uint64_t first_element
             s.c2[j] = simd::broadcast(k.stream_low);
             s.c3[j] = simd::broadcast(kRefineTag << 24 | k.stream_high);
         }
-        run_rounds(s, k, 0, kRounds - 1);
+        Prefetch nothing(nullptr);
+        run_rounds(s, k, 0, kRounds - 1, nothing);
         std::uint64_t swapped[kRefineBatch];
         DROPWISE_UNROLL for (int j = 0; j < kRefineStates; ++j) {
             const Words key = simd::broadcast(k.key0[kRounds - 1] << 32);
@@ -216,23 +259,25 @@ void refine_ties(const MaskSpec& spec, const Schedule& k, std::uint64_t first_el
 
 // Generates the words of n_groups groups from `group` on; overwrites the rest of the last block.
 void compare_groups(const MaskSpec& spec, const Schedule& k, std::uint64_t group,
-                    std::size_t n_groups, std::uint64_t* above, std::uint64_t* tied) {
+                    std::size_t n_groups, std::uint64_t* above, std::uint64_t* tied,
+                    Meanwhile* meanwhile) {
     const std::size_t n_blocks = (n_groups + simd::kWords - 1) / simd::kWords;
     // Planes below the threshold's last set bit cannot change the comparison.
     const bool exact = spec.threshold_low == 0;
     if (exact && spec.threshold_high % 128 == 0)
-        compare_planes<1>(spec, k, group, n_blocks, above, tied);
+        compare_planes<1>(spec, k, group, n_blocks, above, tied, meanwhile);
     else if (exact && spec.threshold_high % 64 == 0)
-        compare_planes<2>(spec, k, group, n_blocks, above, tied);
+        compare_planes<2>(spec, k, group, n_blocks, above, tied, meanwhile);
     else if (exact && spec.threshold_high % 16 == 0)
-        compare_planes<4>(spec, k, group, n_blocks, above, tied);
+        compare_planes<4>(spec, k, group, n_blocks, above, tied, meanwhile);
     else
-        compare_planes<8>(spec, k, group, n_blocks, above, tied);
+        compare_planes<8>(spec, k, group, n_blocks, above, tied, meanwhile);
 }
 
 // The mask of the n <= kMaskChunk elements from `start` on, 1 = kept: element e is bit e % 64 of
 // words[e / 64], with zeros after the last.  All kMaskWords words may be overwritten.
-void mask_chunk(const MaskSpec& spec, std::uint64_t start, std::size_t n, std::uint64_t* words) {
+void mask_chunk(const MaskSpec& spec, std::uint64_t start, std::size_t n, std::uint64_t* words,
+                Meanwhile* meanwhile) {
     const std::size_t n_words = (n + 63) / 64;
     const std::uint64_t group = start / kGroup;
     const std::size_t skip = start % kGroup;
@@ -249,10 +294,11 @@ void mask_chunk(const MaskSpec& spec, std::uint64_t start, std::size_t n, std::u
         const std::uint64_t to_carry = (std::uint64_t{1} << 32) - (group & 0xFFFFFFFF);
         const std::size_t before =
             to_carry < n_groups ? static_cast<std::size_t>(to_carry) : n_groups;
-        compare_groups(spec, schedule, group, before, words, tied);
+        compare_groups(spec, schedule, group, before, words, tied, meanwhile);
         if (before < n_groups) {
             const std::size_t w = before * kGroupWords;
-            compare_groups(spec, schedule, group + before, n_groups - before, words + w, tied + w);
+            compare_groups(spec, schedule, group + before, n_groups - before, words + w, tied + w,
+                           meanwhile);
         }
         if (spec.threshold_low != 0)
             refine_ties(spec, schedule, group * kGroup, words, tied, (skip + n + 63) / 64);
@@ -263,6 +309,7 @@ void mask_chunk(const MaskSpec& spec, std::uint64_t start, std::size_t n, std::u
                 words[i] = words[i + w] >> bit | words[i + w + 1] << 1 << (63 - bit);
     }
     if (n % 64 != 0) words[n_words - 1] &= (std::uint64_t{1} << n % 64) - 1;
+    advance(meanwhile, kMaskChunk);
 }
 
 }  // namespace mask

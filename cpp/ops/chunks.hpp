@@ -22,24 +22,42 @@ struct ChunkMask {
     }
 };
 
-// Calls body(first, count) for runs of at most kMaskChunk elements, each starting at a multiple of
-// kMaskChunk.  What is cut where does not depend on the data or the number of threads.
-//
-// The last run comes first: Linux clears a huge page toward the address that faulted, and on the
-// machines measured takes half the time when that is near the page's end.  That matters for outputs
-// that were just allocated, and makes no difference for others.
+// Chunks that one thread works on in turn: of n elements, from a multiple of kMaskChunk on.
+struct Span {
+    std::size_t n, first_chunk, end_chunk;
+
+    // Calls body(first, count) for each chunk, the last one first: Linux clears a huge page toward
+    // the address that faulted, and on the machines measured takes half the time when that is near
+    // the page's end.  That matters for outputs that were just allocated, and for no others.
+    template <class Body>
+    void for_each_chunk(Body&& body) const {
+        for (std::size_t chunk = end_chunk; chunk-- > first_chunk;) {
+            const std::size_t first = chunk * kMaskChunk;
+            body(first, n - first < kMaskChunk ? n - first : kMaskChunk);
+        }
+    }
+};
+
+// Calls body(span) for spans that make up n elements.
+template <class Body>
+void for_each_span(std::size_t n, Body&& body) {
+    constexpr std::size_t kSpan = 4;  // chunks; waking another thread costs about as much as one
+    const std::size_t n_chunks = (n + kMaskChunk - 1) / kMaskChunk;
+    if (n_chunks <= kSpan || num_threads() == 1) {
+        body(Span{n, 0, n_chunks});
+    } else {
+        const std::size_t n_spans = (n_chunks + kSpan - 1) / kSpan;
+        parallel_for(n_spans, [&](std::size_t spans_after) {
+            const std::size_t first = (n_spans - 1 - spans_after) * kSpan;
+            body(Span{n, first, first + kSpan < n_chunks ? first + kSpan : n_chunks});
+        });
+    }
+}
+
+// Calls body(first, count) for the chunks of n elements.
 template <class Body>
 void for_each_chunk(std::size_t n, Body&& body) {
-    const std::size_t n_chunks = (n + kMaskChunk - 1) / kMaskChunk;
-    const auto run = [&](std::size_t chunks_before) {
-        const std::size_t first = (n_chunks - 1 - chunks_before) * kMaskChunk;
-        body(first, n - first < kMaskChunk ? n - first : kMaskChunk);
-    };
-    // Waking another thread costs about as much as a chunk.
-    if (n_chunks <= 2 || num_threads() == 1)
-        for (std::size_t i = 0; i < n_chunks; ++i) run(i);
-    else
-        parallel_for(n_chunks, run);
+    for_each_span(n, [&](const Span& span) { span.for_each_chunk(body); });
 }
 
 }  // namespace dropwise

@@ -26,8 +26,8 @@ struct Run {
           out(static_cast<char*>(out)),
           stream(x != out && n > kStreamBytes / (2 * size)) {}
 
-    void apply(std::size_t first, std::size_t n, const ChunkMask& mask, double scale) const {
-        kernel.apply(x + first * size, out + first * size, mask.words, n, scale, stream);
+    MaskedChunk chunk(std::size_t first, std::size_t n, const ChunkMask& mask, double scale) const {
+        return {x + first * size, out + first * size, mask.words, n, scale, stream};
     }
 };
 
@@ -37,11 +37,19 @@ void dropout_forward(Element element, const void* x, void* out, std::size_t n, s
                      const MaskSpec& spec, std::uint64_t offset, double scale) {
     const Run run(element, x, out, n);
     const auto make_mask = kernels().masks.mask;
-    for_each_chunk(n, [&](std::size_t first, std::size_t count) {
-        ChunkMask mask;
-        make_mask(spec, offset + first, count, mask.words);
-        if (bits != nullptr) mask.save(bits, first, count);
-        run.apply(first, count, mask, scale);
+    for_each_span(n, [&](const Span& span) {
+        ChunkMask masks[2];
+        bool turn = false;
+        Meanwhile before{run.kernel.apply, run.size, {}, 0};
+        span.for_each_chunk([&](std::size_t first, std::size_t count) {
+            ChunkMask& mask = masks[turn];
+            make_mask(spec, offset + first, count, mask.words, &before);
+            if (bits != nullptr) mask.save(bits, first, count);
+            before.chunk = run.chunk(first, count, mask, scale);
+            before.done = 0;
+            turn = !turn;
+        });
+        run.kernel.apply(before.chunk, 0, before.chunk.n);
     });
 }
 
@@ -51,7 +59,7 @@ void apply_bits(Element element, const void* x, void* out, std::size_t n, const 
     for_each_chunk(n, [&](std::size_t first, std::size_t count) {
         ChunkMask mask;
         mask.load(bits, first, count);
-        run.apply(first, count, mask, scale);
+        run.kernel.apply(run.chunk(first, count, mask, scale), 0, count);
     });
 }
 

@@ -21,7 +21,7 @@ void mask_bits(const MaskSpec& spec, std::uint64_t offset, std::size_t n, std::u
     const MaskKernels& kernel = kernels().masks;
     for_each_chunk(n, [&](std::size_t first, std::size_t count) {
         ChunkMask mask;
-        kernel.mask(spec, offset + first, count, mask.words);
+        kernel.mask(spec, offset + first, count, mask.words, nullptr);
         mask.save(bits, first, count);
     });
 }
