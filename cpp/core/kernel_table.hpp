@@ -21,8 +21,7 @@ struct MaskSpec {
     std::uint32_t threshold_high;  // and the rest, 0 to 256
 };
 
-// Masks are made and applied a chunk at a time.  A chunk's mask stays in the first-level cache; the
-// data may be larger, because memory is fastest when it is read and written in long runs.
+// Masks are made and applied a chunk at a time.  A chunk's mask stays in the first-level cache.
 constexpr std::size_t kMaskChunk = 32768;
 constexpr std::size_t kMaskWords = kMaskChunk / 64 + 16;  // a chunk's words, and room to overwrite
 
@@ -43,7 +42,7 @@ struct MaskedChunk {
 // words[e / 64], and what a kernel writes has zeros after the last element in its word.
 // Arrays are aligned to their elements; `out` may be `x`.
 struct ElementKernels {
-    // Elements from `from` to `to`.  Those before must be done first: the last of them end streams.
+    // Elements from `from` to `to` of the chunk; to its end last, because that ends its streams.
     void (*apply)(const MaskedChunk& chunk, std::size_t from, std::size_t to);
     // out = x and bit 1 where not x <= 0, else +0.0 and 0.
     void (*relu)(const void* x, void* out, std::uint64_t* words, std::size_t n);
@@ -61,7 +60,7 @@ struct Meanwhile {
 };
 
 struct MaskKernels {
-    // The mask of the elements from `start` on; n >= 1.  Finishes what is to be done meanwhile.
+    // The mask of the elements from `start` on; n >= 1.  Finishes `meanwhile`, if it is not null.
     void (*mask)(const MaskSpec& spec, std::uint64_t start, std::size_t n, std::uint64_t* words,
                  Meanwhile* meanwhile);
     ElementKernels elements[4];  // by Element
