@@ -41,7 +41,7 @@ struct Span {
 // Calls body(span) for spans that make up n elements.
 template <class Body>
 void for_each_span(std::size_t n, Body&& body) {
-    constexpr std::size_t kSpan = 4;  // chunks; waking another thread costs about as much as one
+    constexpr std::size_t kSpan = 8;  // chunks; waking another thread costs about as much as one
     const std::size_t n_chunks = (n + kMaskChunk - 1) / kMaskChunk;
     if (n_chunks <= kSpan || num_threads() == 1) {
         body(Span{n, 0, n_chunks});
