@@ -90,11 +90,11 @@ struct Epilogue {
 constexpr std::size_t kPackSlack = 16;
 constexpr std::size_t kSumsSlack = 16;
 
-// Time of a skipping product over the time of the dense one, as far as it depends on the set:
-// base + slope * density.
+// Picoseconds per multiply-add where nothing else is felt, near the density where a skipping
+// product costs as much as the dense one.  Only their ratios to each other and to ops' costs
+// matter.
 struct SkipCosts {
-    float skip_base, skip_slope;
-    float keep_base, keep_slope;
+    float dense, skipping, keeping;
 };
 
 template <class T>

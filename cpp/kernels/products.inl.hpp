@@ -8,21 +8,20 @@
 namespace {
 namespace product {
 
-// The cost of skipping (kernel_table.hpp) near break-even, fitted on a Zen 4 to some ten thousand
-// products of random shapes, densities and layouts.  The portable set multiplies and adds in two
-// steps, which hides less of the indexing.  NEON is not measured: in between.
+// Fitted on a Zen 4 (kernel_table.hpp) to products of random small shapes, densities and layouts.
+// The portable set multiplies and adds in two steps, which hides less of the indexing.  NEON is not
+// measured: like AVX2.
 template <class T>
 constexpr dropwise::SkipCosts kCosts =
 #if defined(DROPWISE_ISA_scalar)
-    {0.20f, 1.02f, 0.25f, 1.55f};
-#elif defined(DROPWISE_ISA_neon)
-    {0.15f, 1.05f, 0.20f, 1.20f};
-#elif defined(DROPWISE_ISA_avx2)
-    sizeof(T) == 4 ? dropwise::SkipCosts{0.22f, 0.94f, 0.14f, 1.03f}
-                   : dropwise::SkipCosts{0.14f, 1.01f, 0.05f, 1.04f};
+    sizeof(T) == 4 ? dropwise::SkipCosts{61.1f, 78.7f, 127.0f}
+                   : dropwise::SkipCosts{122.0f, 157.0f, 254.0f};
+#elif defined(DROPWISE_ISA_avx2) || defined(DROPWISE_ISA_neon)
+    sizeof(T) == 4 ? dropwise::SkipCosts{18.7f, 21.5f, 22.0f}
+                   : dropwise::SkipCosts{37.6f, 41.6f, 44.0f};
 #else
-    sizeof(T) == 4 ? dropwise::SkipCosts{0.16f, 1.00f, 0.14f, 1.03f}
-                   : dropwise::SkipCosts{0.14f, 1.01f, 0.05f, 1.04f};
+    sizeof(T) == 4 ? dropwise::SkipCosts{17.5f, 19.9f, 20.3f}
+                   : dropwise::SkipCosts{33.9f, 38.1f, 39.0f};
 #endif
 
 template <class T>

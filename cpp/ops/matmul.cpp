@@ -315,16 +315,20 @@ Matrix<const T> read_only(Matrix<T> a) {
     return {a.data, a.rows, a.cols, a.row_stride, a.col_stride};
 }
 
+template <class T>
+bool few_rows(const ProductKernels<T>& kern, size_t m, Matrix<const T> b) {
+    return b.col_stride == 1 && m <= (far_apart(b) ? 1 : 2) * kern.tile_rows;
+}
+
 // c = a b and the epilogue, c's columns contiguous.
 template <class T>
 void dense_by_rows(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T>& finish,
                    bool serial) {
     // One pass pays if there are steps to be done in it.  Both ways add in the same order.
     const size_t few_terms = finish.needed ? 8 : 3;
-    const size_t few_rows = (far_apart(b) ? 1 : 2) * finish.kernels.tile_rows;
     if (a.cols <= few_terms && c.cols >= finish.kernels.lanes)
         multiply_few_terms(a, b, c, finish, serial);
-    else if (c.rows <= few_rows && b.col_stride == 1)
+    else if (few_rows(finish.kernels, c.rows, b))
         multiply_few_rows(a, b, c, finish, serial);
     else
         multiply_blocked(a, b, c, finish, serial);
@@ -335,6 +339,19 @@ template <class T>
 bool dots_pay(const ProductKernels<T>& kern, size_t n, size_t k) {
     return k >= kern.lanes &&
            (n <= 16 || (n < 4 * kern.lanes && 8 * n < 7 * round_up(n, kern.lanes)));
+}
+
+template <class T>
+bool by_dots(const ProductKernels<T>& kern, Matrix<const T> a, Matrix<const T> b) {
+    return a.col_stride == 1 && dots_pay(kern, b.cols, a.cols);
+}
+template <class T>
+bool by_dots_transposed(const ProductKernels<T>& kern, Matrix<const T> a, Matrix<const T> b) {
+    return b.row_stride == 1 && b.col_stride != 1 && dots_pay(kern, a.rows, a.cols);
+}
+template <class T>
+bool few_columns(Matrix<const T> a, size_t n) {
+    return n <= 16 && n < a.rows && a.row_stride == 1;
 }
 
 // c = a b and the epilogue.  The way depends on shapes and strides only.  c's columns are
@@ -350,16 +367,15 @@ void dense(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T>& f
             for (size_t j = 0; j < n; ++j) *c.at(i, j) = 0;
         return finish.all();
     }
-    if (dots_pay(kern, n, k) && a.col_stride == 1) {
+    if (by_dots(kern, a, b)) {
         multiply_by_dots(kern, a, b, c, serial);
         return finish.all();
     }
-    if (dots_pay(kern, m, k) && b.row_stride == 1 && b.col_stride != 1) {
+    if (by_dots_transposed(kern, a, b)) {
         multiply_by_dots(kern, b.transposed(), a.transposed(), c.transposed(), serial);
         return finish.all();
     }
-    const bool few_columns = n <= 16 && n < m && a.row_stride == 1;
-    if (c.col_stride == 1 && !few_columns) return dense_by_rows(a, b, c, finish, serial);
+    if (c.col_stride == 1 && !few_columns(a, n)) return dense_by_rows(a, b, c, finish, serial);
 
     // By way of c^T = b^T a^T, into memory of our own where c^T is not in row order.
     const Matrix<T> ct = c.transposed();
@@ -598,7 +614,7 @@ void keep_only(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T
 // How many words of 64 elements to look at before a product of that many multiply-adds: enough for
 // a choice, and less than a hundredth of the work.
 size_t sample_words(size_t work) {
-    return std::min<size_t>(64, 4 + work / 262144);
+    return std::min<size_t>(64, 2 + work / 131072);
 }
 
 // Place `s` of a sequence that fills [0, n) evenly in every part of it (steps of the golden ratio).
@@ -639,53 +655,91 @@ double bit_density(const std::uint8_t* bits, size_t n, size_t work) {
     return static_cast<double>(count) / static_cast<double>(sample * kWordBits);
 }
 
-// Time of a skipping product over the time of the dense one.  A tile of b is copied once for all
-// rows, which is felt when they are few, and more if it is transposed; finding and transposing
-// zeros when few columns share them.  For sums of few terms dense products pay more, and for few
-// columns, which are the rows here if c is transposed.
-double skip_cost(const SkipCosts& costs, double density, size_t m, size_t n, size_t k,
-                 bool transpose_a, bool transpose_b, bool transpose_c) {
-    const double per_row = 64.0 / static_cast<double>(m);
-    const double per_col = 64.0 / static_cast<double>(n);
-    const double per_k = 64.0 / static_cast<double>(k);
-    const double copying = transpose_c ? -0.08 : transpose_b ? 0.04 : 0.01;
-    const double finding = transpose_a ? 0.015 + 0.115 * per_col : 0.09 * per_col;
-    const double few_terms = transpose_c ? 0.06 : -0.1;
-    return costs.skip_base + costs.skip_slope * density + copying * per_row + finding +
-           few_terms * per_k;
+// The costs below are picoseconds on a Zen 4, fitted to some eight thousand products of random
+// small shapes; only their ratios matter.  What depends on the instruction set most, a
+// multiply-add, is in the kernel table.  The rest is paid for each element of an operand or output,
+// and for each call.
+template <class T>
+constexpr double kPerElement = sizeof(T) / 4.0;
+
+template <class T>
+double dense_cost(const ProductKernels<T>& kern, Matrix<const T> a, Matrix<const T> b, bool kept) {
+    const auto m = static_cast<double>(a.rows), n = static_cast<double>(b.cols);
+    const auto k = static_cast<double>(a.cols);
+    const double outputs = kept ? 166 * kPerElement<T> * m * n : 0;
+    if (by_dots(kern, a, b) || by_dots_transposed(kern, a, b)) {
+        const auto padded = static_cast<double>(round_up(a.cols, kern.lanes));
+        const double packing = b.col_stride == 1 ? 121 * kPerElement<T> * k * n : 0;
+        return 143e3 + kern.costs.dense * m * n * padded + 524 * m * n + packing + outputs;
+    }
+    const bool transposed = few_columns(a, b.cols);
+    const size_t cols = transposed ? a.rows : b.cols;
+    const auto padded = static_cast<double>(round_up(cols, kern.lanes));
+    const bool in_place = !transposed && few_rows(kern, a.rows, b);
+    const double per_b = in_place ? 15 * static_cast<double>(ceil_div(a.rows, kern.tile_rows)) : 85;
+    return 143e3 + kern.costs.dense * (transposed ? n : m) * k * padded +
+           kPerElement<T> * (113 * m * k + per_b * k * n + 41 * m * n) + outputs;
 }
 
-// Likewise.  Dot products go along k, in whole vectors, and are added up once for some of k.
-double keep_cost(const SkipCosts& costs, double density, size_t m, size_t k, size_t lanes) {
-    const double per_row = 64.0 / static_cast<double>(m);
-    const double per_k = 64.0 / static_cast<double>(k);
-    const double padded = static_cast<double>(round_up(k, lanes)) / static_cast<double>(k);
-    return costs.keep_base + costs.keep_slope * density * padded + 0.02 * per_row + 0.15 * per_k;
+template <class T>
+double skip_cost(const ProductKernels<T>& kern, double density, Matrix<const T> a,
+                 Matrix<const T> b, bool transpose_c) {
+    const auto m = static_cast<double>(a.rows), n = static_cast<double>(b.cols);
+    const auto k = static_cast<double>(a.cols);
+    const size_t padded = round_up(b.cols, kern.lanes);
+    const auto words =
+        static_cast<double>(ceil_div(a.cols, kWordBits) * ceil_div(b.cols, kern.skip_width));
+    const double find = a.col_stride == 1 ? 162 : 246, copy = b.col_stride == 1 ? 66 : 100;
+    const double copy_out = transpose_c || padded != b.cols ? 97 : 0;
+    return 16e3 + kern.costs.skipping * density * m * k * static_cast<double>(padded) +
+           2870 * m * words + kPerElement<T> * (find * m * k + copy * k * n + copy_out * m * n);
+}
+
+template <class T>
+double keep_cost(const ProductKernels<T>& kern, double density, Matrix<const T> a,
+                 Matrix<const T> b) {
+    const auto m = static_cast<double>(a.rows), n = static_cast<double>(b.cols);
+    const auto k = static_cast<double>(a.cols);
+    const auto padded = static_cast<double>(round_up(a.cols, kern.lanes));
+    const auto words = static_cast<double>(ceil_div(b.cols, kWordBits));
+    const double copy = b.row_stride == 1 ? 74 : 118;
+    return 236e3 + kern.costs.keeping * density * m * n * padded + 14570 * m * words +
+           kPerElement<T> * (copy * k * n + 178 * m * n);
 }
 
 template <class T>
 Way choose(Matrix<const T> a, Matrix<const T> b, const Finish<T>& finish, Skip skip) {
     const ProductKernels<T>& kern = finish.kernels;
     const size_t m = a.rows, k = a.cols, n = b.cols;
-    constexpr size_t kNarrow = 16, kFewest = 4;
-    if (m < kNarrow || n < kNarrow || k < kFewest) return Way::kDense;
-    Way best = Way::kDense;
-    double best_cost = 1;
-    const auto offer = [&](Way way, double cost) {
-        if (cost >= best_cost) return;
-        best = way;
-        best_cost = cost;
-    };
+    constexpr size_t kFewest = 4;
+    if (m < kFewest || n < kFewest || k < kFewest) return Way::kDense;
     const std::uint8_t* bits = finish.epilogue.bits;
     const size_t work = m * n * k;
-    if (bits != nullptr && k >= kNarrow)
-        offer(Way::kKeep, keep_cost(kern.costs, bit_density(bits, m * n, work), m, k, kern.lanes));
+    Way best = Way::kDense;
+    double best_cost = dense_cost(kern, a, b, bits != nullptr);
+    // `cost` and `measure` are asked for as little as will do: nothing is counted for a way that
+    // is the better one at any density, or at none.
+    const auto offer = [&](Way way, auto&& cost, auto&& measure) {
+        if (cost(0.0) >= best_cost) return;
+        double found = cost(1.0);
+        if (found >= best_cost) found = cost(measure());
+        if (found >= best_cost) return;
+        best = way;
+        best_cost = found;
+    };
+    if (bits != nullptr)
+        offer(
+            Way::kKeep, [&](double d) { return keep_cost(kern, d, a, b); },
+            [&] { return bit_density(bits, m * n, work); });
     if (skip.a)
-        offer(Way::kSkipA, skip_cost(kern.costs, density(kern, a, work), m, n, k, a.col_stride != 1,
-                                     b.col_stride != 1, false));
-    if (skip.b && k >= 2 * kNarrow)
-        offer(Way::kSkipB, skip_cost(kern.costs, density(kern, b, work), n, m, k, b.row_stride != 1,
-                                     a.row_stride != 1, true));
+        offer(
+            Way::kSkipA, [&](double d) { return skip_cost(kern, d, a, b, false); },
+            [&] { return density(kern, a, work); });
+    if (skip.b && k >= 4 * kFewest)  // with fewer terms, outputs are copied for too little
+        offer(
+            Way::kSkipB,
+            [&](double d) { return skip_cost(kern, d, b.transposed(), a.transposed(), true); },
+            [&] { return density(kern, b, work); });
     return best;
 }
 
