@@ -14,10 +14,10 @@ namespace product {
 template <class T>
 constexpr dropwise::SkipCosts kCosts =
 #if defined(DROPWISE_ISA_scalar)
-    sizeof(T) == 4 ? dropwise::SkipCosts{61.1f, 78.7f, 127.0f}
-                   : dropwise::SkipCosts{122.0f, 157.0f, 254.0f};
+    sizeof(T) == 4 ? dropwise::SkipCosts{61.1f, 78.7f, 165.0f}
+                   : dropwise::SkipCosts{122.0f, 157.0f, 330.0f};
 #elif defined(DROPWISE_ISA_avx2) || defined(DROPWISE_ISA_neon)
-    sizeof(T) == 4 ? dropwise::SkipCosts{18.7f, 21.5f, 22.0f}
+    sizeof(T) == 4 ? dropwise::SkipCosts{18.7f, 22.3f, 22.0f}
                    : dropwise::SkipCosts{37.6f, 41.6f, 44.0f};
 #else
     sizeof(T) == 4 ? dropwise::SkipCosts{17.5f, 19.9f, 20.3f}
