@@ -715,8 +715,11 @@ Way choose(Matrix<const T> a, Matrix<const T> b, const Finish<T>& finish, Skip s
     if (m < kFewest || n < kFewest || k < kFewest) return Way::kDense;
     const std::uint8_t* bits = finish.epilogue.bits;
     const size_t work = m * n * k;
+    // Skipping a little more than break-even costs more than skipping a little less gains: what it
+    // gains depends on caches and branches that the costs do not know.
+    constexpr double kCaution = 0.95;
     Way best = Way::kDense;
-    double best_cost = dense_cost(kern, a, b, bits != nullptr);
+    double best_cost = kCaution * dense_cost(kern, a, b, bits != nullptr);
     // `cost` and `measure` are asked for as little as will do: nothing is counted for a way that
     // is the better one at any density, or at none.
     const auto offer = [&](Way way, auto&& cost, auto&& measure) {
