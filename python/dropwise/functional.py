@@ -87,6 +87,9 @@ def dropout(
     dtype, memory layout, backend, instruction set or threads.  That holds for every release with
     mask contract version 1.
 
+    From 4 MiB on, a result lies in the memory of a former one of its size that is gone, if there is
+    one: up to 256 MiB are kept for that.
+
     Examples
     --------
     >>> import numpy as np
