@@ -166,6 +166,15 @@ inline void fence_streams() {}
 
 // A register of T and the arithmetic on it.  Every set has Vec<float> and Vec<double> with the same
 // members; "n lanes" touches no memory past the n-th element.
+// The lanes whose bit is 1, one after the other; writes up to one element past them.
+template <class T, std::size_t L>
+void compress_lanes(std::uint64_t bits, const T (&lanes)[L], T* to) {
+    for (std::size_t l = 0; l < L; ++l, bits >>= 1) {
+        *to = lanes[l];
+        to += bits & 1;
+    }
+}
+
 template <class T>
 struct Vec;
 
@@ -222,10 +231,7 @@ struct Vec<float> {
     static void compress(std::uint64_t bits, Reg v, float* to) {
         float lanes[kLanes];
         store(lanes, v);
-        for (std::size_t l = 0; l < kLanes; ++l, bits >>= 1) {
-            *to = lanes[l];
-            to += bits & 1;
-        }
+        compress_lanes(bits, lanes, to);
     }
 
     static void transpose(Reg (&r)[kLanes]) {
@@ -296,10 +302,7 @@ struct Vec<double> {
     static void compress(std::uint64_t bits, Reg v, double* to) {
         double lanes[kLanes];
         store(lanes, v);
-        for (std::size_t l = 0; l < kLanes; ++l, bits >>= 1) {
-            *to = lanes[l];
-            to += bits & 1;
-        }
+        compress_lanes(bits, lanes, to);
     }
 
     static void transpose(Reg (&r)[kLanes]) {
