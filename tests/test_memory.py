@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
 
 import numpy as np
@@ -127,3 +128,21 @@ def test_threads_never_get_the_same_memory(backend):
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_uses_kept_memory_of_its_own():
+    result = _memory.empty((N,), F32)
+    where = address(result)
+    del result  # kept, and known to parent and child alike
+    child = os.fork()
+    if child == 0:
+        y = _memory.empty((N,), F32)
+        y[:] = 1
+        os._exit(address(y) != where)
+    y = _memory.empty((N,), F32)
+    y[:] = 2
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert address(y) == where
+    assert (y == 2).all()
