@@ -16,6 +16,7 @@ import math
 import os
 import platform
 import random
+import re
 import statistics
 import sys
 import time
@@ -30,7 +31,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parent / "results"  # a folder for each machine
 _RESTARTED = "DROPWISE_BENCH_THREADS"
 _SAMPLE_SECONDS = 1e-3  # calls shorter than that are repeated within a sample
 _SETTLE_SECONDS = 0.03  # calls longer than that need no call before, that is not timed
@@ -222,6 +223,12 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def machine_folder() -> Path:
+    """Where results of this machine belong, by the name of its CPU without what all names have."""
+    name = re.sub(r"\((r|tm)\)|\b(cpu|processor)\b|@.*", "", _cpu_name().lower())
+    return RESULTS / "-".join(re.findall(r"[a-z0-9]+", name))
+
+
 # ---- the command line --------------------------------------------------------------------------
 
 
@@ -242,7 +249,9 @@ def main(question: Question) -> None:
         action="store_true",
         help="count processor time: for one thread on a machine that others use, too",
     )
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON file")
+    parser.add_argument(
+        "--results", type=Path, default=machine_folder(), help="folder of the JSON file"
+    )
     question.arguments(parser)
     args = parser.parse_args()
     if args.cpu_time and args.threads > 1:

@@ -20,8 +20,13 @@ QUESTIONS = ("dropout", "spiral", "dense", "choice", "train", "threads", "textbo
 BEGIN, END = "<!-- numbers: made by bench/report.py -->", "<!-- end of numbers -->"
 
 
+def machines(folder: Path) -> list[Path]:
+    """The folders of single machines: those in this one, or else this one."""
+    return sorted(path.parent for path in folder.glob("*/dropout-*.json")) or [folder]
+
+
 def results(folder: Path) -> Iterable[tuple[harness.Question, dict[str, Any]]]:
-    """Each question with each of its results."""
+    """Each question with each of its results on one machine."""
     for name in QUESTIONS:
         question = importlib.import_module(name).QUESTION
         for path in sorted(folder.glob(f"{name}-[0-9]*.json")):
@@ -30,32 +35,47 @@ def results(folder: Path) -> Iterable[tuple[harness.Question, dict[str, Any]]]:
                 yield question, result
 
 
-def table(folder: Path) -> str:
-    """All goals in Markdown, and what they were measured on."""
-    lines, machines, clocks = [], [], set()
+def rows(folder: Path) -> dict[tuple[str, ...], str]:
+    """What was measured on one machine, by what, against what, floor and aim."""
+    found = {}
     for question, result in results(folder):
-        threads = result["machine"]["threads"]
-        rows = harness.goal_rows(question.goals, result)
-        if threads > 1:  # the limits are for one thread, save those that compare the two
-            rows = [row for row in rows if "threads" in row[0]]
-        lines += ["| " + " | ".join(row) + " |" for row in rows]
-        machines.append(result["machine"])
-        clocks.add(result["clock"])
-    if not lines:
-        raise SystemExit(f"no results in {folder}: run the questions first")
-    head = ["what", "against", "measured", "floor", "aim", "reached"]
-    first = machines[0]
+        for what, against, ratio, floor, aim, reached in harness.goal_rows(question.goals, result):
+            # The limits are for one thread, save those that compare the two.
+            if result["machine"]["threads"] == 1 or "threads" in what:
+                found[what, against, floor, aim] = f"{ratio}: {reached}"
+    return found
+
+
+def conditions(folder: Path) -> str:
+    """What the figures of one machine depend on."""
+    measured = [result for _, result in results(folder)]
+    first = measured[0]["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in first["versions"].items())
-    kernels = ", ".join(sorted({pool["architecture"] for m in machines for pool in m["blas"]}))
+    kernels = {pool["architecture"] for result in measured for pool in result["machine"]["blas"]}
+    clocks = {result["clock"] for result in measured}
+    return (
+        f"{first['cpu']}: {first['cores']} cores, {first['active_set']}; {versions}; NumPy's "
+        f"OpenBLAS with kernels for {', '.join(sorted(kernels))}; {' and '.join(sorted(clocks))}."
+    )
+
+
+def table(folder: Path) -> str:
+    """All goals in Markdown, a column for each machine."""
+    columns = {path: rows(path) for path in machines(folder)}
+    if not any(columns.values()):
+        raise SystemExit(f"no results in {folder}: run the questions first")
+    names = [next(results(path))[1]["machine"]["cpu"] for path in columns]
+    head = ["what", "against", "floor", "aim", *names]
+    keys = dict.fromkeys(key for found in columns.values() for key in found)
+    lines = [[*key, *(found.get(key, "") for found in columns.values())] for key in keys]
     note = (
-        f"{first['cpu']}, {first['cores']} cores, {first['active_set']}; {versions}; NumPy's "
-        f"OpenBLAS with kernels for {kernels}. One thread, float32, "
-        f"{' and '.join(sorted(clocks))}, ratios of medians (products: of minima), contenders in "
-        "turns in one process; where several cases make a row, the worst to the best of them. "
-        "`<=`: our time over theirs; `>=`: theirs over ours."
+        "One thread, float32, ratios of medians (products: of minima), contenders in turns in one "
+        "process; where several cases make a row, the worst to the best of them. `<=`: our time "
+        "over theirs; `>=`: theirs over ours."
     )
     marks = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    return "\n".join([*marks, *lines, "", note])
+    body = ["| " + " | ".join(line) + " |" for line in lines]
+    return "\n".join([*marks, *body, "", note, *(conditions(path) for path in columns)])
 
 
 def main() -> None:
@@ -76,11 +96,12 @@ def main() -> None:
         print(text)
     if args.pictures:
         args.pictures.mkdir(parents=True, exist_ok=True)
-        for question, result in results(args.results):
-            threads = result["machine"]["threads"]
-            suffix = "" if threads == 1 else f"-{threads}-threads"
-            if question.picture:
-                question.picture(result, args.pictures / f"bench-{question.name}{suffix}.png")
+        for folder in machines(args.results):
+            suffix = "" if folder == args.results else f"-{folder.name}"
+            for question, result in results(folder):
+                if question.picture and result["machine"]["threads"] == 1:
+                    path = args.pictures / f"bench-{question.name}{suffix}.png"
+                    question.picture(result, path)
 
 
 if __name__ == "__main__":

@@ -314,7 +314,7 @@ class _NoBar:
     def set_postfix_str(self, text: str, refresh: bool) -> None: ...
 
 
-def accuracy(epochs: int = 10001, seeds: range = range(5)) -> None:
+def accuracy(folder: Path, epochs: int = 10001, seeds: range = range(5)) -> None:
     """Whole runs in both wirings: mean accuracy beside that of the reference runs."""
     runs = [(wiring, seed) for wiring in REFERENCE for seed in seeds]
     ends: dict[str, list[Any]] = {wiring: [] for wiring in REFERENCE}
@@ -338,7 +338,7 @@ def accuracy(epochs: int = 10001, seeds: range = range(5)) -> None:
         table.add_row(wiring, *shown, verdict, each)
         figures[wiring] = {"train": train, "validation": validation}
     Console().print(table)
-    harness.RESULTS.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     result = {
         "bench": "spiral-accuracy",
         "machine": harness.machine(dw.get_num_threads()),
@@ -346,7 +346,7 @@ def accuracy(epochs: int = 10001, seeds: range = range(5)) -> None:
         "accuracy": figures,
         "seconds": seconds,
     }
-    (harness.RESULTS / "spiral-accuracy.json").write_text(json.dumps(result, indent=1) + "\n")
+    (folder / "spiral-accuracy.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -359,7 +359,10 @@ QUESTION = Question(
 
 if __name__ == "__main__":
     if "--accuracy" in sys.argv:
+        parser = argparse.ArgumentParser(description=QUESTION.text)
+        arguments(parser)
+        parser.add_argument("--results", type=Path, default=harness.machine_folder())
         with contextlib.suppress(KeyboardInterrupt):
-            accuracy()
+            accuracy(parser.parse_args().results)
     else:
         harness.main(QUESTION)
