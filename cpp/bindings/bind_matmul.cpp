@@ -1,5 +1,6 @@
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "bindings/bind.hpp"
 #include "ops/matmul.hpp"
@@ -137,6 +138,18 @@ void matmul_kept(const py::array& a, const py::array& b, const py::array& bits,
     });
 }
 
+std::vector<double> product_terms(const py::array& a, const py::array& b, const py::array& out,
+                                  const std::string& way, bool kept, double density) {
+    const ops::Way parsed = parse_skip("ab", way, true).way;
+    std::vector<double> terms;
+    with_dtype(a, b, out, std::nullopt, [&](auto zero) {
+        using T = decltype(zero);
+        const Operands<T> x(a, b, out);
+        terms = ops::product_terms<T>(x.a, x.b, parsed, kept, density);
+    });
+    return terms;
+}
+
 }  // namespace
 
 void bind_matmul(py::module_& m) {
@@ -146,6 +159,8 @@ void bind_matmul(py::module_& m) {
     m.def("matmul_kept", &matmul_kept, py::arg("a"), py::arg("b"), py::arg("bits"), py::arg("out"),
           py::arg("bias") = py::none(), py::arg("relu") = false, py::arg("scale") = 1.0,
           py::arg("skip") = "", py::arg("nonzero") = py::none(), py::arg("way") = "");
+    m.def("product_terms", &product_terms, py::arg("a"), py::arg("b"), py::arg("out"),
+          py::arg("way"), py::arg("kept") = false, py::arg("density") = 1.0);
 }
 
 }  // namespace dropwise

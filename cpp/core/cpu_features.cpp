@@ -71,7 +71,21 @@ bool x86_supports(std::string_view isa) noexcept {
 
 #endif
 
+CpuKind detect_kind() noexcept {
+#if defined(DROPWISE_X86_64)
+    const Cpuid vendor = cpuid(0);  // "Genu" "ineI" "ntel"
+    if (vendor.ebx == 0x756e6547 && vendor.edx == 0x49656e69 && vendor.ecx == 0x6c65746e)
+        return CpuKind::intel;
+#endif
+    return CpuKind::other;
+}
+
 }  // namespace
+
+CpuKind cpu_kind() noexcept {
+    static const CpuKind kind = detect_kind();
+    return kind;
+}
 
 bool cpu_supports(std::string_view isa) noexcept {
     if (isa == "scalar" || isa == "neon") return true;  // built only where they are the baseline

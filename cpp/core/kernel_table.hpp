@@ -69,10 +69,10 @@ struct MaskKernels {
 // ---- products ----------------------------------------------------------------------------------
 //
 // Strides and leading dimensions count elements and may be zero or negative where a kernel only
-// reads.  "Packed A" is [m, k] cut into panels of tile_rows rows, each stored [k][rows of the
-// panel]; "packed B" is [k, n] cut into panels of tile_cols columns, each stored [k][width], where
-// width is tile_cols or, in the last panel, the columns left, rounded up to lanes and filled with
-// 0.
+// reads.  "Packed A" is [m, k] cut into panels of `height` rows, each stored [k][rows of the
+// panel]; "packed B" is [k, n] cut into panels of `panel_width` columns, a multiple of lanes, each
+// stored [k][width], where width is panel_width or, in the last panel, the columns left, rounded up
+// to lanes and filled with 0.
 
 // What happens to finished outputs, in this order: add bias, ReLU, then scale where the bit is 1
 // and +0.0 elsewhere.  Null pointers leave a step out.
@@ -89,32 +89,37 @@ struct Epilogue {
 
 constexpr std::size_t kPackSlack = 16;
 constexpr std::size_t kSumsSlack = 16;
+constexpr std::size_t kValuesSlack = 16;
 
-// Picoseconds per multiply-add where nothing else is felt, near the density where a skipping
-// product costs as much as the dense one.  Only their ratios to each other and to ops' costs
-// matter.
-struct SkipCosts {
-    float dense, skipping, keeping;
+// What each way to compute a product costs, in picoseconds; only the ratios matter.  A way's cost
+// is the sum over its terms, each a count of things to do (ops/matmul.cpp), times what one such
+// thing takes.
+constexpr std::size_t kCostTerms = 12;
+struct Costs {
+    float dense[kCostTerms], skipping[kCostTerms], keeping[kCostTerms];
 };
+// Where a set of costs was fitted: CPUs differ in how fast they load what they multiply.
+enum class CpuKind { other, intel };
 
 template <class T>
 struct ProductKernels {
-    std::size_t lanes, tile_rows, tile_cols;
+    std::size_t lanes, tile_rows, tile_cols, few_rows;
     std::size_t skip_width, kept_depth;
-    SkipCosts costs;
+    const Costs* costs;  // by CpuKind
 
     // dst[i * ld + j] = src[i * row_stride + j * col_stride]
     void (*copy)(std::size_t rows, std::size_t cols, const T* src, std::ptrdiff_t row_stride,
                  std::ptrdiff_t col_stride, T* dst, std::ptrdiff_t ld);
     // May overwrite up to kPackSlack elements after its end.
     void (*pack_a)(std::size_t m, std::size_t k, const T* a, std::ptrdiff_t row_stride,
-                   std::ptrdiff_t col_stride, T* packed);
+                   std::ptrdiff_t col_stride, std::size_t height, T* packed);
     void (*pack_b)(std::size_t k, std::size_t n, const T* b, std::ptrdiff_t row_stride,
-                   std::ptrdiff_t col_stride, T* packed);
-    // c[m, n] = packed A times packed B, or c += it.
-    void (*multiply)(std::size_t m, std::size_t n, std::size_t k, const T* a, const T* b, T* c,
-                     std::ptrdiff_t ldc, bool accumulate);
-    // The same with m <= tile_rows and B where it lies, columns contiguous, n a multiple of lanes.
+                   std::ptrdiff_t col_stride, std::size_t panel_width, T* packed);
+    // c[m, n] = one panel of packed A times packed B, or c += it.  m <= few_rows with panels of up
+    // to two vectors, m <= tile_rows with panels of up to tile_cols.
+    void (*multiply)(std::size_t m, std::size_t n, std::size_t k, const T* a, const T* b,
+                     std::size_t panel_width, T* c, std::ptrdiff_t ldc, bool accumulate);
+    // The same with m <= few_rows and B where it lies, columns contiguous, n a multiple of lanes.
     void (*multiply_few_rows)(std::size_t m, std::size_t n, std::size_t k, const T* a, const T* b,
                               std::ptrdiff_t ldb, T* c, std::ptrdiff_t ldc, bool accumulate);
     // c[i, j] = sum over p of a[i * lda + p] * bt[j * ldb + p]
@@ -122,12 +127,13 @@ struct ProductKernels {
                 const T* bt, std::ptrdiff_t ldb, T* c, std::ptrdiff_t row_stride,
                 std::ptrdiff_t col_stride);
     // Bit p of words[i] is x[i * ldx + p] != 0, for p < bits <= 64; these elements go to values,
-    // one after the other through all rows.  Returns their number.  values has room for 64 in each
-    // row.
+    // in the order in which multiply_skipping takes them.  Returns their number.  values has room
+    // for 64 in each row and, if there is more than one row, for kValuesSlack to overwrite.
     std::size_t (*compact)(std::size_t rows, std::size_t bits, const T* x, std::ptrdiff_t ldx,
                            std::uint64_t* words, T* values);
-    // out[rows, width] = in (null: 0) plus, for every bit p of words[i], the next of values times
-    // row p of tile[64][width].  width is a multiple of lanes up to skip_width.
+    // out[rows, width] = in (null: 0) plus, for every bit p of words[i], its value times row p of
+    // tile[64][width].  The same rows as in calls of compact, or an even number of them at a time.
+    // width is a multiple of lanes up to skip_width.
     void (*multiply_skipping)(std::size_t rows, std::size_t width, const std::uint64_t* words,
                               const T* values, const T* tile, const T* in, std::ptrdiff_t ld_in,
                               T* out, std::ptrdiff_t ld_out);

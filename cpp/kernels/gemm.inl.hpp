@@ -1,8 +1,8 @@
 // Dense products on packed panels, for one instruction set.
 //
 // Compiled once per set (cpp/cmake/IsaKernels.cmake); ops/matmul.cpp cuts the work into blocks that
-// fit the caches.  A register tile of kTileRows rows by two vectors fills the register file; every
-// smaller number of rows has a tile of its own, so that edges cost what they compute.
+// fit the caches.  Every number of rows has a register tile of its own, so that edges cost what
+// they compute.
 #pragma once
 
 #include "core/kernel_table.hpp"
@@ -17,12 +17,22 @@ constexpr std::size_t min(std::size_t a, std::size_t b) {
     return a < b ? a : b;
 }
 
-// Two vectors of B, one broadcast and a spare beside the accumulators.
+// Rows of a tile two vectors wide: two vectors of B, one broadcast and a spare beside the
+// accumulators.
 template <class T>
-constexpr std::size_t kTileRows = (simd::Vec<T>::kRegisters - 4) / 2;
+constexpr std::size_t kFewRows = (simd::Vec<T>::kRegisters - 4) / 2;
+
+// Vectors as long as a line of the cache are on some CPUs loaded at half the rate at which they are
+// multiplied: 8 rows of three take 11 loads for 24 multiply-adds, 14 rows of two take 16 for 28.
+template <class T>
+constexpr bool kWideTiles =
+    simd::Vec<T>::kRegisters == 32 && simd::Vec<T>::kLanes * sizeof(T) == 64;
 
 template <class T>
-constexpr std::size_t kTileCols = 2 * simd::Vec<T>::kLanes;
+constexpr std::size_t kTileRows = kWideTiles<T> ? 8 : kFewRows<T>;
+
+template <class T>
+constexpr std::size_t kTileCols = (kWideTiles<T> ? 3 : 2) * simd::Vec<T>::kLanes;
 
 // ---- copying and packing -----------------------------------------------------------------------
 
@@ -62,17 +72,26 @@ void copy(std::size_t rows, std::size_t cols, const T* src, std::ptrdiff_t row_s
             if (j < cols) V::store_n(dst + j, V::load_n(src + j, cols - j), cols - j);
         }
     } else if (row_stride == 1) {
-        for (std::size_t j = 0; j < cols; j += L) {
-            const T* from = src + static_cast<std::ptrdiff_t>(j) * col_stride;
+        const auto block = [&](std::size_t i, std::size_t j) {
+            transpose_block(min(L, cols - j), min(L, rows - i),
+                            src + static_cast<std::ptrdiff_t>(j) * col_stride + i, col_stride,
+                            dst + static_cast<std::ptrdiff_t>(i) * ld + j, ld);
+        };
+        // Along the rows of the side on which they are farther apart: a walk from row to row there
+        // would meet few sets of the cache.
+        if (col_stride < ld) {
+            for (std::size_t i = 0; i < rows; i += L)
+                for (std::size_t j = 0; j < cols; j += L) block(i, j);
+            return;
+        }
+        for (std::size_t j = 0; j < cols; j += L)
             for (std::size_t i = 0; i < rows; i += L) {
                 // Strides this long are not prefetched by hardware.
                 if (j + 2 * L <= cols)
-                    for (std::size_t l = L; l < 2 * L; ++l)
-                        simd::prefetch(from + static_cast<std::ptrdiff_t>(l) * col_stride + i);
-                transpose_block(min(L, cols - j), min(L, rows - i), from + i, col_stride,
-                                dst + static_cast<std::ptrdiff_t>(i) * ld + j, ld);
+                    for (std::size_t l = j + L; l < j + 2 * L; ++l)
+                        simd::prefetch(src + static_cast<std::ptrdiff_t>(l) * col_stride + i);
+                block(i, j);
             }
-        }
     } else {
         for (std::size_t i = 0; i < rows; ++i, src += row_stride, dst += ld) {
             const T* from = src;
@@ -81,7 +100,7 @@ void copy(std::size_t rows, std::size_t cols, const T* src, std::ptrdiff_t row_s
     }
 }
 
-// One panel of at most kTileRows rows.  Vectors are stored whole, in an order in which what one
+// One panel.  Vectors are stored whole, in an order in which what one
 // writes past its row is overwritten by the next, but for the last of all.
 template <class T>
 void pack_panel(std::size_t rows, std::size_t readable, std::size_t k, const T* a,
@@ -115,9 +134,9 @@ void pack_panel(std::size_t rows, std::size_t readable, std::size_t k, const T* 
 
 template <class T>
 void pack_a(std::size_t m, std::size_t k, const T* a, std::ptrdiff_t row_stride,
-            std::ptrdiff_t col_stride, T* packed) {
+            std::ptrdiff_t col_stride, std::size_t height, T* packed) {
     for (; m != 0;) {
-        const std::size_t rows = min(kTileRows<T>, m);
+        const std::size_t rows = min(height, m);
         pack_panel(rows, m, k, a, row_stride, col_stride, packed);
         a += static_cast<std::ptrdiff_t>(rows) * row_stride;
         packed += rows * k;
@@ -127,14 +146,14 @@ void pack_a(std::size_t m, std::size_t k, const T* a, std::ptrdiff_t row_stride,
 
 template <class T>
 void pack_b(std::size_t k, std::size_t n, const T* b, std::ptrdiff_t row_stride,
-            std::ptrdiff_t col_stride, T* packed) {
+            std::ptrdiff_t col_stride, std::size_t panel_width, T* packed) {
     constexpr std::size_t L = simd::Vec<T>::kLanes;
     // A few rows at a time through all panels, so that long rows are read in order.
     const std::size_t rows_at_once = col_stride == 1 ? 8 : 64;
     for (std::size_t p = 0; p < k; p += rows_at_once) {
         const std::size_t rows = min(rows_at_once, k - p);
-        for (std::size_t j = 0; j < n; j += kTileCols<T>) {
-            const std::size_t cols = min(kTileCols<T>, n - j);
+        for (std::size_t j = 0; j < n; j += panel_width) {
+            const std::size_t cols = min(panel_width, n - j);
             const std::size_t width = (cols + L - 1) / L * L;
             T* panel = packed + j * k + p * width;
             copy(rows, cols,
@@ -187,56 +206,40 @@ template <class T>
 using TileFn = void (*)(std::size_t, const T*, const T*, std::ptrdiff_t, T*, std::ptrdiff_t,
                         std::size_t, bool);
 
-// tiles().fn[log2 of vectors][rows - 1]; null where the accumulators would not fit.
-template <class T>
+// fn[rows - 1]; null where the accumulators would not fit.
+template <class T, std::size_t C>
 struct Tiles {
-    TileFn<T> fn[4][kTileRows<T>];
+    TileFn<T> fn[kFewRows<T>];
 };
 
-template <class T, std::size_t R, std::size_t C>
-constexpr TileFn<T> tile_or_null() {
-    if constexpr (R * C <= 2 * kTileRows<T>)
-        return &tile<T, R, C>;
-    else
-        return nullptr;
+template <class T, std::size_t C, std::size_t R = kFewRows<T>>
+constexpr void fill_tiles(Tiles<T, C>& tiles) {
+    if constexpr (R * C <= 2 * kFewRows<T>) tiles.fn[R - 1] = &tile<T, R, C>;
+    if constexpr (R > 1) fill_tiles<T, C, R - 1>(tiles);
 }
 
-template <class T, std::size_t R = kTileRows<T>>
-constexpr void fill_tiles(Tiles<T>& tiles) {
-    tiles.fn[0][R - 1] = tile_or_null<T, R, 1>();
-    tiles.fn[1][R - 1] = tile_or_null<T, R, 2>();
-    tiles.fn[2][R - 1] = tile_or_null<T, R, 4>();
-    tiles.fn[3][R - 1] = tile_or_null<T, R, 8>();
-    if constexpr (R > 1) fill_tiles<T, R - 1>(tiles);
-}
-
-template <class T>
-constexpr Tiles<T> make_tiles() {
-    Tiles<T> tiles{};
+template <class T, std::size_t C>
+constexpr Tiles<T, C> make_tiles() {
+    Tiles<T, C> tiles{};
     fill_tiles(tiles);
     return tiles;
 }
 
-template <class T>
-constexpr Tiles<T> kTiles = make_tiles<T>();
+template <class T, std::size_t C>
+constexpr Tiles<T, C> kTiles = make_tiles<T, C>();
 
 // Rows of tiles outside, panels of B inside: A's panel stays in L1 while B streams from L2, and a
 // band of finished rows is complete early.
 template <class T>
-void multiply(std::size_t m, std::size_t n, std::size_t k, const T* a, const T* b, T* c,
-              std::ptrdiff_t ldc, bool accumulate) {
+void multiply(std::size_t m, std::size_t n, std::size_t k, const T* a, const T* b,
+              std::size_t panel_width, T* c, std::ptrdiff_t ldc, bool accumulate) {
     constexpr std::size_t L = simd::Vec<T>::kLanes;
-    for (std::size_t i = 0; i < m; i += kTileRows<T>) {
-        const std::size_t rows = min(kTileRows<T>, m - i);
-        for (std::size_t j = 0; j < n; j += kTileCols<T>) {
-            const std::size_t cols = min(kTileCols<T>, n - j);
-            const std::size_t vectors = (cols + L - 1) / L;
-            kTiles<T>.fn[vectors - 1][rows - 1](k, a, b + j * k,
-                                                static_cast<std::ptrdiff_t>(vectors * L), c + j,
-                                                ldc, cols - (vectors - 1) * L, accumulate);
-        }
-        a += rows * k;
-        c += static_cast<std::ptrdiff_t>(rows) * ldc;
+    constexpr const TileFn<T>* kFn[] = {kTiles<T, 1>.fn, kTiles<T, 2>.fn, kTiles<T, 3>.fn};
+    for (std::size_t j = 0; j < n; j += panel_width) {
+        const std::size_t cols = min(panel_width, n - j);
+        const std::size_t vectors = (cols + L - 1) / L;
+        kFn[vectors - 1][m - 1](k, a, b + j * k, static_cast<std::ptrdiff_t>(vectors * L), c + j,
+                                ldc, cols - (vectors - 1) * L, accumulate);
     }
 }
 
@@ -244,10 +247,12 @@ template <class T>
 void multiply_few_rows(std::size_t m, std::size_t n, std::size_t k, const T* a, const T* b,
                        std::ptrdiff_t ldb, T* c, std::ptrdiff_t ldc, bool accumulate) {
     constexpr std::size_t L = simd::Vec<T>::kLanes;
+    constexpr const TileFn<T>* kFn[] = {kTiles<T, 1>.fn, kTiles<T, 2>.fn, kTiles<T, 4>.fn,
+                                        kTiles<T, 8>.fn};
     int log2 = 3;
     for (std::size_t j = 0; j < n; j += L << log2) {
-        while ((L << log2) > n - j || kTiles<T>.fn[log2][m - 1] == nullptr) --log2;
-        kTiles<T>.fn[log2][m - 1](k, a, b + j, ldb, c + j, ldc, L, accumulate);
+        while ((L << log2) > n - j || kFn[log2][m - 1] == nullptr) --log2;
+        kFn[log2][m - 1](k, a, b + j, ldb, c + j, ldc, L, accumulate);
     }
 }
 

@@ -14,45 +14,127 @@ namespace product {
 template <class T>
 constexpr std::size_t kSkipVectors = min(512 / sizeof(T) / simd::Vec<T>::kLanes, 12);
 
-// Bit p of words[i]: x[i * ldx + p] != 0, for p < bits <= 64.  values: those that are not zero, one
-// row's after the other's.  Returns how many there are.
+// Two rows that want the same row of the tile can share its loads, where there are registers for
+// the sums of both and vectors are so long that loading them takes the time.
+template <class T>
+constexpr bool kPairs = kWideTiles<T>;
+
+// The bits that two rows take together: those of both, if there are enough to be worth a loop.
+inline std::uint64_t shared(std::uint64_t word0, std::uint64_t word1) {
+    constexpr int kFewest = 8;
+    const std::uint64_t both = word0 & word1;
+    return simd::popcount(both) < kFewest ? 0 : both;
+}
+
+// Bit p: x[p] != 0, for p < bits <= 64.
+template <class T>
+std::uint64_t nonzero_word(std::size_t bits, const T* x) {
+    using V = simd::Vec<T>;
+    constexpr std::size_t L = V::kLanes;
+    std::uint64_t word = 0;
+    for (std::size_t p = 0; p < bits; p += L)
+        word |= V::nonzero(p + L <= bits ? V::load(x + p) : V::load_n(x + p, bits - p)) << p;
+    return word;
+}
+
+// The elements of x that word names, one after the other; where they end.
+template <class T>
+T* gather(std::uint64_t word, std::size_t bits, const T* x, T* to) {
+    using V = simd::Vec<T>;
+    constexpr std::size_t L = V::kLanes;
+    constexpr std::uint64_t kAll = (std::uint64_t{1} << L) - 1;
+    for (std::size_t p = 0; p < bits; p += L, word >>= L) {
+        V::compress(word & kAll, p + L <= bits ? V::load(x + p) : V::load_n(x + p, bits - p), to);
+        to += simd::popcount(word & kAll);
+    }
+    return to;
+}
+
+// Bit p of words[i]: x[i * ldx + p] != 0, for p < bits <= 64.  values: those that are not zero, in
+// the order in which skip_tile takes them.  Returns how many there are.
 template <class T>
 std::size_t compact(std::size_t rows, std::size_t bits, const T* x, std::ptrdiff_t ldx,
                     std::uint64_t* words, T* values) {
-    using V = simd::Vec<T>;
-    constexpr std::size_t L = V::kLanes;
     T* to = values;
-    for (std::size_t i = 0; i < rows; ++i, x += ldx) {
-        std::uint64_t word = 0;
-        for (std::size_t p = 0; p < bits; p += L) {
-            const typename V::Reg v = p + L <= bits ? V::load(x + p) : V::load_n(x + p, bits - p);
-            const std::uint64_t nonzero = V::nonzero(v);
-            V::compress(nonzero, v, to);
-            to += simd::popcount(nonzero);
-            word |= nonzero << p;
+    if constexpr (kPairs<T>)
+        for (; rows >= 2; rows -= 2, x += 2 * ldx, words += 2) {
+            words[0] = nonzero_word(bits, x);
+            words[1] = nonzero_word(bits, x + ldx);
+            const std::uint64_t both = shared(words[0], words[1]);
+            if (both != 0) {
+                to = gather(both, bits, x, to);
+                to = gather(both, bits, x + ldx, to);
+            }
+            to = gather(words[0] & ~both, bits, x, to);
+            to = gather(words[1] & ~both, bits, x + ldx, to);
         }
-        words[i] = word;
+    for (; rows != 0; --rows, x += ldx) {
+        *words = nonzero_word(bits, x);
+        to = gather(*words++, bits, x, to);
     }
     return static_cast<std::size_t>(to - values);
 }
 
-// out[i, C vectors] = in (or 0) + the rows of the tile, [64][C vectors], that words[i] names, each
-// times the next of the values.
+// acc += the rows of the tile, [64][C vectors], that word names, each times the next of the values.
+template <class T, std::size_t C>
+const T* add_rows(std::uint64_t word, const T* values, const T* tile,
+                  typename simd::Vec<T>::Reg (&acc)[C]) {
+    using V = simd::Vec<T>;
+    for (; word != 0; word &= word - 1) {
+        const typename V::Reg value = V::broadcast(values++);
+        const T* row =
+            tile + static_cast<std::size_t>(simd::trailing_zeros(word)) * (C * V::kLanes);
+        for (std::size_t c = 0; c < C; ++c)
+            acc[c] = V::fma(value, V::load(row + c * V::kLanes), acc[c]);
+    }
+    return values;
+}
+
+// out[i, C vectors] = in (or 0) + the rows of the tile that words[i] names, each times the next of
+// the values.
 template <class T, std::size_t C>
 void skip_tile(std::size_t rows, const std::uint64_t* words, const T* values, const T* tile,
                const T* in, std::ptrdiff_t ld_in, T* out, std::ptrdiff_t ld_out) {
     using V = simd::Vec<T>;
     constexpr std::size_t L = V::kLanes;
+    if constexpr (kPairs<T>) {
+        const T* in1 = in == nullptr ? nullptr : in + ld_in;
+        T* out1 = out + ld_out;
+        for (; rows >= 2; rows -= 2, words += 2) {
+            typename V::Reg acc0[C], acc1[C];
+            for (std::size_t c = 0; c < C; ++c) {
+                acc0[c] = in == nullptr ? V::zero() : V::load(in + c * L);
+                acc1[c] = in == nullptr ? V::zero() : V::load(in1 + c * L);
+            }
+            const std::uint64_t both = shared(words[0], words[1]);
+            const T* values1 = values + simd::popcount(both);
+            for (std::uint64_t word = both; word != 0; word &= word - 1) {
+                const typename V::Reg value0 = V::broadcast(values++);
+                const typename V::Reg value1 = V::broadcast(values1++);
+                const T* row =
+                    tile + static_cast<std::size_t>(simd::trailing_zeros(word)) * (C * L);
+                for (std::size_t c = 0; c < C; ++c) {
+                    typename V::Reg y = V::load(row + c * L);
+                    DROPWISE_KEEP_APART(y);
+                    acc0[c] = V::fma(value0, y, acc0[c]);
+                    acc1[c] = V::fma(value1, y, acc1[c]);
+                }
+            }
+            values = add_rows<T, C>(words[0] & ~both, values1, tile, acc0);
+            values = add_rows<T, C>(words[1] & ~both, values, tile, acc1);
+            for (std::size_t c = 0; c < C; ++c) {
+                V::store(out + c * L, acc0[c]);
+                V::store(out1 + c * L, acc1[c]);
+            }
+            out += 2 * ld_out, out1 += 2 * ld_out;
+            if (in != nullptr) in += 2 * ld_in, in1 += 2 * ld_in;
+        }
+    }
     for (; rows != 0; --rows, out += ld_out) {
         typename V::Reg acc[C];
         for (std::size_t c = 0; c < C; ++c)
             acc[c] = in == nullptr ? V::zero() : V::load(in + c * L);
-        for (std::uint64_t word = *words++; word != 0; word &= word - 1) {
-            const typename V::Reg value = V::broadcast(values++);
-            const T* row = tile + static_cast<std::size_t>(simd::trailing_zeros(word)) * (C * L);
-            for (std::size_t c = 0; c < C; ++c)
-                acc[c] = V::fma(value, V::load(row + c * L), acc[c]);
-        }
+        values = add_rows<T, C>(*words++, values, tile, acc);
         for (std::size_t c = 0; c < C; ++c) V::store(out + c * L, acc[c]);
         if (in != nullptr) in += ld_in;
     }

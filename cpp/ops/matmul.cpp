@@ -1,6 +1,7 @@
 #include "ops/matmul.hpp"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <bitset>
 #include <cmath>
@@ -9,6 +10,7 @@
 #include <new>
 
 #include "core/buffer.hpp"
+#include "core/cpu_features.hpp"
 #include "core/dispatch.hpp"
 #include "core/threads.hpp"
 #include "ops/dropout.hpp"
@@ -148,9 +150,9 @@ struct Grid {
 // Cache blocks, the best of ten measured on a Zen 4: A's panel of tile_rows x kDepth stays in L1,
 // B's block of kDepth x kWidth streams from L2 and L3, and C is read again K / kDepth - 1 times.
 template <class T>
-constexpr size_t kDepth = sizeof(T) == 4 ? 384 : 256;
+constexpr size_t kDepth = sizeof(T) == 4 ? 320 : 256;
 template <class T>
-constexpr size_t kWidth = 4096 / sizeof(T);
+constexpr size_t kWidth = 2048 / sizeof(T);
 constexpr size_t kHeight = 112;
 
 // Packed panels on both sides, BLIS fashion.  k is cut into pieces that depend on k alone, and all
@@ -161,23 +163,24 @@ void multiply_blocked(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const F
     const ProductKernels<T>& kern = finish.kernels;
     const size_t m = c.rows, n = c.cols, k = a.cols;
     const size_t depth = even_piece(k, kDepth<T>, 1);
-    const size_t width = even_piece(n, kWidth<T>, kern.tile_cols);
-    const size_t panels = width / kern.tile_cols;
+    const size_t panel = even_piece(n, kern.tile_cols, kern.lanes);
+    const size_t width = even_piece(n, kWidth<T>, panel);
+    const size_t panels = width / panel;
     const Scratch<T> packed_b(Slot::kShared, depth * width);
     MemoryCheck memory;
     if (!memory(packed_b.get())) memory.rethrow();
 
     for (size_t j0 = 0; j0 < n; j0 += width) {
         const size_t cols = std::min(width, n - j0);
-        const Grid grid(m, cols, kHeight, kern.tile_rows, kern.tile_cols, serial);
+        const Grid grid(m, cols, kHeight, kern.tile_rows, panel, serial);
         for (size_t p0 = 0; p0 < k; p0 += depth) {
             const size_t ks = std::min(depth, k - p0);
             const size_t packers = serial || ks * cols < 16384 ? 1 : std::min<size_t>(panels, 8);
-            const size_t share = ceil_div(panels, packers) * kern.tile_cols;
+            const size_t share = ceil_div(panels, packers) * panel;
             for_each_task(ceil_div(cols, share), packers == 1, [&](size_t task) {
                 const size_t j = task * share;
                 kern.pack_b(ks, std::min(share, cols - j), b.at(p0, j0 + j), b.row_stride,
-                            b.col_stride, packed_b.get() + j * ks);
+                            b.col_stride, panel, packed_b.get() + j * ks);
             });
             for_each_task(grid.tasks(), serial, [&](size_t task) {
                 const size_t i = task / grid.col_tasks * grid.rows_per_task;
@@ -190,11 +193,11 @@ void multiply_blocked(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const F
                 for (size_t r = 0; r < task_rows; r += height) {
                     const size_t rows = std::min(height, task_rows - r);
                     kern.pack_a(rows, ks, a.at(i + r, p0), a.row_stride, a.col_stride,
-                                packed_a.get());
+                                kern.tile_rows, packed_a.get());
                     for (size_t t = 0; t < rows; t += kern.tile_rows) {
                         const size_t tile_rows = std::min(kern.tile_rows, rows - t);
                         kern.multiply(tile_rows, task_cols, ks, packed_a.get() + t * ks,
-                                      packed_b.get() + j * ks, c.at(i + r + t, j0 + j),
+                                      packed_b.get() + j * ks, panel, c.at(i + r + t, j0 + j),
                                       c.row_stride, p0 != 0);
                         if (p0 + ks == k) finish(i + r + t, j0 + j, tile_rows, task_cols);
                     }
@@ -216,11 +219,11 @@ void multiply_few_rows(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const 
     const Scratch<T> packed_a(Slot::kShared, m * k + kPackSlack);
     MemoryCheck memory;
     if (!memory(packed_a.get())) memory.rethrow();
-    const size_t height = even_piece(m, kern.tile_rows, 1);
+    const size_t height = even_piece(m, kern.few_rows, 1);
     for (size_t p = 0; p < k; p += kFewDepth)
         for (size_t i = 0; i < m; i += height) {
             const size_t ks = std::min(kFewDepth, k - p);
-            kern.pack_a(std::min(height, m - i), ks, a.at(i, p), a.row_stride, a.col_stride,
+            kern.pack_a(std::min(height, m - i), ks, a.at(i, p), a.row_stride, a.col_stride, height,
                         packed_a.get() + p * m + i * ks);
         }
 
@@ -235,7 +238,7 @@ void multiply_few_rows(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const 
             const size_t ks = std::min(kFewDepth, k - p);
             if (whole != cols)
                 kern.pack_b(ks, cols - whole, b.at(p, j + whole), b.row_stride, b.col_stride,
-                            packed_b.get());
+                            kern.lanes, packed_b.get());
             for (size_t i = 0; i < m; i += height) {
                 const size_t rows = std::min(height, m - i);
                 const T* from = packed_a.get() + p * m + i * ks;
@@ -243,8 +246,8 @@ void multiply_few_rows(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const 
                     kern.multiply_few_rows(rows, whole, ks, from, b.at(p, j), b.row_stride,
                                            c.at(i, j), c.row_stride, p != 0);
                 if (whole != cols)
-                    kern.multiply(rows, cols - whole, ks, from, packed_b.get(), c.at(i, j + whole),
-                                  c.row_stride, p != 0);
+                    kern.multiply(rows, cols - whole, ks, from, packed_b.get(), kern.lanes,
+                                  c.at(i, j + whole), c.row_stride, p != 0);
             }
         }
         finish(0, j, m, cols);
@@ -317,7 +320,7 @@ Matrix<const T> read_only(Matrix<T> a) {
 
 template <class T>
 bool few_rows(const ProductKernels<T>& kern, size_t m, Matrix<const T> b) {
-    return b.col_stride == 1 && m <= (far_apart(b) ? 1 : 2) * kern.tile_rows;
+    return b.col_stride == 1 && m <= (far_apart(b) ? 1 : 2) * kern.few_rows;
 }
 
 // c = a b and the epilogue, c's columns contiguous.
@@ -449,13 +452,15 @@ class Nonzero {
     explicit Nonzero(Matrix<const T> a)
         : a_(a),
           words_(Slot::kWords, ceil_div(a.cols, kWordBits) * a.rows),
-          values_(Slot::kRows, round_up(a.cols, kWordBits) * a.rows) {
+          bands_(ceil_div(a.rows, kBand)),
+          band_values_(std::min(kBand, a.rows) * kWordBits + kValuesSlack),
+          values_(Slot::kRows, ceil_div(a.cols, kWordBits) * bands_ * band_values_) {
         if (words_.get() == nullptr || values_.get() == nullptr) throw std::bad_alloc();
     }
     const std::uint64_t* words(size_t i, size_t w) const { return words_.get() + w * a_.rows + i; }
     // Those of the band that starts at row i.
     const T* values(size_t i, size_t w) const {
-        return values_.get() + (w * a_.rows + i) * kWordBits;
+        return values_.get() + (w * bands_ + i / kBand) * band_values_;
     }
     // To be called for every band before it is read; `block` has room for kCopied rows of a word.
     static constexpr size_t kCopied = 32;
@@ -480,6 +485,7 @@ class Nonzero {
   private:
     Matrix<const T> a_;
     Scratch<std::uint64_t> words_;
+    size_t bands_, band_values_;
     Scratch<T> values_;
 };
 
@@ -655,56 +661,96 @@ double bit_density(const std::uint8_t* bits, size_t n, size_t work) {
     return static_cast<double>(count) / static_cast<double>(sample * kWordBits);
 }
 
-// The costs below are picoseconds on a Zen 4, fitted to some eight thousand products of random
-// small shapes; only their ratios matter.  What depends on the instruction set most, a
-// multiply-add, is in the kernel table.  The rest is paid for each element of an operand or output,
-// and for each call.
-template <class T>
-constexpr double kPerElement = sizeof(T) / 4.0;
+using Terms = std::array<double, kCostTerms>;
 
+// A count that is paid for in one of two places.
+struct Either {
+    double yes, no;
+    Either(bool condition, double count) : yes(condition ? count : 0), no(condition ? 0 : count) {}
+};
+
+// What a dense product has to do.
 template <class T>
-double dense_cost(const ProductKernels<T>& kern, Matrix<const T> a, Matrix<const T> b, bool kept) {
+Terms dense_terms(const ProductKernels<T>& kern, Matrix<const T> a, Matrix<const T> b, bool kept) {
     const auto m = static_cast<double>(a.rows), n = static_cast<double>(b.cols);
     const auto k = static_cast<double>(a.cols);
-    const double outputs = kept ? 166 * kPerElement<T> * m * n : 0;
+    const double outputs = kept ? m * n : 0;
     if (by_dots(kern, a, b) || by_dots_transposed(kern, a, b)) {
         const auto padded = static_cast<double>(round_up(a.cols, kern.lanes));
-        const double packing = b.col_stride == 1 ? 121 * kPerElement<T> * k * n : 0;
-        return 143e3 + kern.costs.dense * m * n * padded + 524 * m * n + packing + outputs;
+        const double copied = b.col_stride == 1 ? k * n : 0;
+        return {1, 0, 0, 0, 0, 0, 0, 0, m * n * padded, m * n, copied, outputs};
     }
     const bool transposed = few_columns(a, b.cols);
-    const size_t cols = transposed ? a.rows : b.cols;
-    const auto padded = static_cast<double>(round_up(cols, kern.lanes));
+    if (transposed) {
+        const Matrix<const T> at = a.transposed();
+        a = b.transposed();
+        b = at;
+    }
+    const auto padded = static_cast<double>(round_up(b.cols, kern.lanes));
+    const auto rows = static_cast<double>(a.rows), cols = static_cast<double>(b.cols);
     const bool in_place = !transposed && few_rows(kern, a.rows, b);
-    const double per_b = in_place ? 15 * static_cast<double>(ceil_div(a.rows, kern.tile_rows)) : 85;
-    return 143e3 + kern.costs.dense * (transposed ? n : m) * k * padded +
-           kPerElement<T> * (113 * m * k + per_b * k * n + 41 * m * n) + outputs;
+    const auto passes = static_cast<double>(ceil_div(a.rows, kern.few_rows));
+    const Either pack_a(a.col_stride == 1, rows * k);
+    const Either pack_b(b.col_stride == 1, in_place ? 0 : k * cols);
+    return {1,
+            rows * k * padded,
+            pack_a.yes,
+            pack_a.no,
+            pack_b.yes,
+            pack_b.no,
+            in_place ? passes * k * cols : 0,
+            m * n,
+            0,
+            0,
+            0,
+            outputs};
 }
 
+// What skipping the zeros of a has to do.  Rows of pairs share what they have in common, which
+// begins to pay where enough is.
 template <class T>
-double skip_cost(const ProductKernels<T>& kern, double density, Matrix<const T> a,
+Terms skip_terms(const ProductKernels<T>& kern, double density, Matrix<const T> a,
                  Matrix<const T> b, bool transpose_c) {
     const auto m = static_cast<double>(a.rows), n = static_cast<double>(b.cols);
     const auto k = static_cast<double>(a.cols);
-    const size_t padded = round_up(b.cols, kern.lanes);
-    const auto words =
-        static_cast<double>(ceil_div(a.cols, kWordBits) * ceil_div(b.cols, kern.skip_width));
-    const double find = a.col_stride == 1 ? 162 : 246, copy = b.col_stride == 1 ? 66 : 100;
-    const double copy_out = transpose_c || padded != b.cols ? 97 : 0;
-    return 16e3 + kern.costs.skipping * density * m * k * static_cast<double>(padded) +
-           2870 * m * words + kPerElement<T> * (find * m * k + copy * k * n + copy_out * m * n);
+    const auto padded = static_cast<double>(round_up(b.cols, kern.lanes));
+    const auto tiles = static_cast<double>(ceil_div(b.cols, kern.skip_width));
+    const auto words = static_cast<double>(ceil_div(a.cols, kWordBits));
+    const double both = std::max(0.0, density * density - 0.05);
+    const Either find(a.col_stride == 1, m * k), copy(b.col_stride == 1, k * n);
+    const Either copy_out(transpose_c, transpose_c || padded != n ? m * n : 0);
+    return {1,
+            density * m * k * padded,
+            density * m * k * tiles,
+            -both * m * k * padded,
+            m * words * tiles,
+            find.yes,
+            find.no,
+            copy.yes,
+            copy.no,
+            copy_out.yes,
+            copy_out.no,
+            m * n};
 }
 
+// What computing the kept outputs alone has to do.
 template <class T>
-double keep_cost(const ProductKernels<T>& kern, double density, Matrix<const T> a,
+Terms keep_terms(const ProductKernels<T>& kern, double density, Matrix<const T> a,
                  Matrix<const T> b) {
     const auto m = static_cast<double>(a.rows), n = static_cast<double>(b.cols);
     const auto k = static_cast<double>(a.cols);
     const auto padded = static_cast<double>(round_up(a.cols, kern.lanes));
-    const auto words = static_cast<double>(ceil_div(b.cols, kWordBits));
-    const double copy = b.row_stride == 1 ? 74 : 118;
-    return 236e3 + kern.costs.keeping * density * m * n * padded + 14570 * m * words +
-           kPerElement<T> * (copy * k * n + 178 * m * n);
+    const auto words =
+        static_cast<double>(ceil_div(b.cols, kWordBits) * ceil_div(a.cols, kern.kept_depth));
+    const Either copy(b.row_stride == 1, k * n);
+    return {1,     density * m * n * padded,     m * words, copy.yes, copy.no,
+            m * n, a.col_stride == 1 ? 0 : m * k};
+}
+
+double cost(const Terms& terms, const float (&costs)[kCostTerms]) {
+    double sum = 0;
+    for (size_t t = 0; t < kCostTerms; ++t) sum += terms[t] * static_cast<double>(costs[t]);
+    return sum;
 }
 
 template <class T>
@@ -717,31 +763,36 @@ Way choose(Matrix<const T> a, Matrix<const T> b, const Finish<T>& finish, Skip s
     const size_t work = m * n * k;
     // Skipping a little more than break-even costs more than skipping a little less gains: what it
     // gains depends on caches and branches that the costs do not know.
-    constexpr double kCaution = 0.95;
+    constexpr double kCaution = 0.97;
     Way best = Way::kDense;
-    double best_cost = kCaution * dense_cost(kern, a, b, bits != nullptr);
-    // `cost` and `measure` are asked for as little as will do: nothing is counted for a way that
+    const Costs& costs = kern.costs[static_cast<size_t>(cpu_kind())];
+    double best_cost = kCaution * cost(dense_terms(kern, a, b, bits != nullptr), costs.dense);
+    // `cost_at` and `measure` are asked for as little as will do: nothing is counted for a way that
     // is the better one at any density, or at none.
-    const auto offer = [&](Way way, auto&& cost, auto&& measure) {
-        if (cost(0.0) >= best_cost) return;
-        double found = cost(1.0);
-        if (found >= best_cost) found = cost(measure());
+    const auto offer = [&](Way way, auto&& cost_at, auto&& measure) {
+        if (cost_at(0.0) >= best_cost) return;
+        double found = cost_at(1.0);
+        if (found >= best_cost) found = cost_at(measure());
         if (found >= best_cost) return;
         best = way;
         best_cost = found;
     };
     if (bits != nullptr)
         offer(
-            Way::kKeep, [&](double d) { return keep_cost(kern, d, a, b); },
+            Way::kKeep, [&](double d) { return cost(keep_terms(kern, d, a, b), costs.keeping); },
             [&] { return bit_density(bits, m * n, work); });
     if (skip.a)
         offer(
-            Way::kSkipA, [&](double d) { return skip_cost(kern, d, a, b, false); },
+            Way::kSkipA,
+            [&](double d) { return cost(skip_terms(kern, d, a, b, false), costs.skipping); },
             [&] { return density(kern, a, work); });
     if (skip.b && k >= 4 * kFewest)  // with fewer terms, outputs are copied for too little
         offer(
             Way::kSkipB,
-            [&](double d) { return skip_cost(kern, d, b.transposed(), a.transposed(), true); },
+            [&](double d) {
+                return cost(skip_terms(kern, d, b.transposed(), a.transposed(), true),
+                            costs.skipping);
+            },
             [&] { return density(kern, b, work); });
     return best;
 }
@@ -867,6 +918,20 @@ void product(Matrix<const T> a, Matrix<const T> b, Matrix<T> out, Epilogue<T> ep
 }  // namespace
 
 template <class T>
+std::vector<double> product_terms(Matrix<const T> a, Matrix<const T> b, Way way, bool kept,
+                                  double density) {
+    const ProductKernels<T>& kern = product_kernels<T>();
+    a = normalized(a);
+    b = normalized(b);
+    const Terms terms = way == Way::kSkipA ? skip_terms(kern, density, a, b, false)
+                        : way == Way::kSkipB
+                            ? skip_terms(kern, density, b.transposed(), a.transposed(), true)
+                        : way == Way::kKeep ? keep_terms(kern, density, a, b)
+                                            : dense_terms(kern, a, b, kept);
+    return {terms.begin(), terms.end()};
+}
+
+template <class T>
 void matmul(Matrix<const T> a, Matrix<const T> b, Matrix<T> out, const T* bias, bool relu,
             Skip skip, std::uint8_t* nonzero) {
     product(a, b, out, Epilogue<T>{bias, relu, nullptr, 0, out.cols, T{1}, nonzero}, skip);
@@ -878,6 +943,10 @@ void matmul_kept(Matrix<const T> a, Matrix<const T> b, const std::uint8_t* bits,
     product(a, b, out, Epilogue<T>{bias, relu, bits, 0, out.cols, scale, nonzero}, skip);
 }
 
+template std::vector<double> product_terms(Matrix<const float>, Matrix<const float>, Way, bool,
+                                           double);
+template std::vector<double> product_terms(Matrix<const double>, Matrix<const double>, Way, bool,
+                                           double);
 template void matmul(Matrix<const float>, Matrix<const float>, Matrix<float>, const float*, bool,
                      Skip, std::uint8_t*);
 template void matmul(Matrix<const double>, Matrix<const double>, Matrix<double>, const double*,

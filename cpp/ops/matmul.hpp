@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "core/matrix.hpp"
 
@@ -30,5 +31,11 @@ void matmul(Matrix<const T> a, Matrix<const T> b, Matrix<T> out, const T* bias, 
 template <class T>
 void matmul_kept(Matrix<const T> a, Matrix<const T> b, const std::uint8_t* bits, Matrix<T> out,
                  const T* bias, bool relu, T scale, Skip skip, std::uint8_t* nonzero = nullptr);
+
+// What the choice of a way counts for one of them, at that density; bench/costs.py fits what each
+// count is worth.  `kept`: outputs that a mask drops are computed and cleared.
+template <class T>
+std::vector<double> product_terms(Matrix<const T> a, Matrix<const T> b, Way way, bool kept,
+                                  double density);
 
 }  // namespace dropwise::ops

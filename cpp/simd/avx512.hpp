@@ -63,7 +63,8 @@ inline void store_swapped_pairs(std::uint64_t* p, Words a, Words b) {
 // ---- element access and masking: dropout -------------------------------------------------------
 
 // GCC folds load, multiply and zero-masking into one masked multiply from memory, whose masked load
-// the hardware prefetcher does not follow: half the speed once the arrays leave the cache.
+// the hardware prefetcher does not follow: half the speed once the arrays leave the cache.  A load
+// that two multiplies share it folds into both.
 #if defined(__GNUC__)
 #define DROPWISE_KEEP_APART(v) __asm__("" : "+v"(v))
 #else
@@ -113,8 +114,6 @@ struct F64 {
         return _mm512_cmp_pd_mask(v, _mm512_setzero_pd(), _CMP_NEQ_UQ);
     }
 };
-
-#undef DROPWISE_KEEP_APART
 
 struct F16Format {
     static constexpr short kMinusInf = static_cast<short>(0xFC00);

@@ -21,6 +21,11 @@
 #include <intrin.h>
 #endif
 
+// The value is to be in a register here: for compilers that fold loads where it costs too much.
+#if !defined(DROPWISE_KEEP_APART)
+#define DROPWISE_KEEP_APART(v) static_cast<void>(0)
+#endif
+
 // Short loops over a constant number of registers, before which the compiler must not hesitate.
 #if defined(__clang__)
 #define DROPWISE_UNROLL _Pragma("unroll")
