@@ -208,7 +208,7 @@ SKIPPING_SHAPES = [
 ]
 
 
-@pytest.mark.parametrize("density", [0.0, 0.02, 0.3, 0.6, 0.9, 1.0])
+@pytest.mark.parametrize("density", [0.0, 0.02, 0.3, 0.6, 1.0])
 def test_every_way_gives_the_same_bits_at_its_edges(isa, dtype, density):
     rng = np.random.default_rng(6)
     for (m, k, n), at, bt in itertools.product(SKIPPING_SHAPES, [False, True], [False, True]):
