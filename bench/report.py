@@ -2,7 +2,8 @@
 
     python3 bench/report.py [--readme README.md] [--pictures docs]
 
-The table replaces what stands between the two marks in the README, or is printed.
+The table has a column for each machine's folder of results.  It replaces what stands between the
+two marks in the README, or is printed.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ BEGIN, END = "<!-- numbers: made by bench/report.py -->", "<!-- end of numbers -
 
 
 def machines(folder: Path) -> list[Path]:
-    """The folders of single machines: those in this one, or else this one."""
-    return sorted(path.parent for path in folder.glob("*/dropout-*.json")) or [folder]
+    """The folders of single machines: those with results in this one, or else this one."""
+    inner = sorted(path for path in folder.iterdir() if path.is_dir())
+    return [path for path in inner if any(True for _ in results(path))] or [folder]
 
 
 def results(folder: Path) -> Iterable[tuple[harness.Question, dict[str, Any]]]:

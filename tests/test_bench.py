@@ -86,3 +86,13 @@ def test_the_report_puts_ratios_of_the_results_between_the_marks(tmp_path):
     assert text.endswith("after\n")
     assert "old" not in text
     assert (tmp_path / "bench-spiral.png").stat().st_size > 0
+
+    for name, seconds in [("one", 12.5), ("two", 30.0)]:
+        (tmp_path / "all" / name).mkdir(parents=True)
+        machine["cpu"] = f"CPU {name}"
+        times["PyTorch"]["median"] = seconds
+        (tmp_path / "all" / name / "spiral-1.json").write_text(json.dumps(result))
+    _run("report.py", "--results", str(tmp_path / "all"), "--readme", str(readme))
+    text = readme.read_text()
+    assert "| what | against | floor | aim | CPU one | CPU two |" in text
+    assert "| PyTorch | >= 10 | >= 20 | 12.50: floor | 30.00: aim |" in text
