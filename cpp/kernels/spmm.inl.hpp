@@ -56,21 +56,29 @@ template <class T>
 std::size_t compact(std::size_t rows, std::size_t bits, const T* x, std::ptrdiff_t ldx,
                     std::uint64_t* words, T* values) {
     T* to = values;
+    const auto find = [&] {
+        // Strides this long are not prefetched by hardware.
+        for (std::size_t p = 0; p < 64; p += 64 / sizeof(T)) simd::prefetch(x + 8 * ldx + p);
+        const std::uint64_t word = nonzero_word(bits, x);
+        x += ldx;
+        --rows;
+        return *words++ = word;
+    };
     if constexpr (kPairs<T>)
-        for (; rows >= 2; rows -= 2, x += 2 * ldx, words += 2) {
-            words[0] = nonzero_word(bits, x);
-            words[1] = nonzero_word(bits, x + ldx);
-            const std::uint64_t both = shared(words[0], words[1]);
+        while (rows >= 2) {
+            const T* const x0 = x;
+            const T* const x1 = x + ldx;
+            const std::uint64_t word0 = find(), word1 = find(), both = shared(word0, word1);
             if (both != 0) {
-                to = gather(both, bits, x, to);
-                to = gather(both, bits, x + ldx, to);
+                to = gather(both, bits, x0, to);
+                to = gather(both, bits, x1, to);
             }
-            to = gather(words[0] & ~both, bits, x, to);
-            to = gather(words[1] & ~both, bits, x + ldx, to);
+            to = gather(word0 & ~both, bits, x0, to);
+            to = gather(word1 & ~both, bits, x1, to);
         }
-    for (; rows != 0; --rows, x += ldx) {
-        *words = nonzero_word(bits, x);
-        to = gather(*words++, bits, x, to);
+    while (rows != 0) {
+        const T* const row = x;
+        to = gather(find(), bits, row, to);
     }
     return static_cast<std::size_t>(to - values);
 }
@@ -97,16 +105,37 @@ void skip_tile(std::size_t rows, const std::uint64_t* words, const T* values, co
                const T* in, std::ptrdiff_t ld_in, T* out, std::ptrdiff_t ld_out) {
     using V = simd::Vec<T>;
     constexpr std::size_t L = V::kLanes;
-    if constexpr (kPairs<T>) {
-        const T* in1 = in == nullptr ? nullptr : in + ld_in;
-        T* out1 = out + ld_out;
-        for (; rows >= 2; rows -= 2, words += 2) {
-            typename V::Reg acc0[C], acc1[C];
-            for (std::size_t c = 0; c < C; ++c) {
-                acc0[c] = in == nullptr ? V::zero() : V::load(in + c * L);
-                acc1[c] = in == nullptr ? V::zero() : V::load(in1 + c * L);
-            }
+    const auto start = [&](typename V::Reg(&acc)[C], const T* row) {
+        for (std::size_t c = 0; c < C; ++c)
+            acc[c] = in == nullptr ? V::zero() : V::load(row + c * L);
+    };
+    const auto end = [&](const typename V::Reg(&acc)[C], T* row) {
+        for (std::size_t c = 0; c < C; ++c) V::store(row + c * L, acc[c]);
+    };
+    const auto next = [&](std::size_t count) {
+        rows -= count;
+        words += count;
+        out += static_cast<std::ptrdiff_t>(count) * ld_out;
+        if (in != nullptr) in += static_cast<std::ptrdiff_t>(count) * ld_in;
+    };
+    const auto one = [&] {
+        typename V::Reg acc[C];
+        start(acc, in);
+        values = add_rows<T, C>(*words, values, tile, acc);
+        end(acc, out);
+        next(1);
+    };
+    if constexpr (kPairs<T>)
+        while (rows >= 2) {
             const std::uint64_t both = shared(words[0], words[1]);
+            if (both == 0) {
+                one();
+                one();
+                continue;
+            }
+            typename V::Reg acc0[C], acc1[C];
+            start(acc0, in);
+            start(acc1, in + ld_in);
             const T* values1 = values + simd::popcount(both);
             for (std::uint64_t word = both; word != 0; word &= word - 1) {
                 const typename V::Reg value0 = V::broadcast(values++);
@@ -122,22 +151,11 @@ void skip_tile(std::size_t rows, const std::uint64_t* words, const T* values, co
             }
             values = add_rows<T, C>(words[0] & ~both, values1, tile, acc0);
             values = add_rows<T, C>(words[1] & ~both, values, tile, acc1);
-            for (std::size_t c = 0; c < C; ++c) {
-                V::store(out + c * L, acc0[c]);
-                V::store(out1 + c * L, acc1[c]);
-            }
-            out += 2 * ld_out, out1 += 2 * ld_out;
-            if (in != nullptr) in += 2 * ld_in, in1 += 2 * ld_in;
+            end(acc0, out);
+            end(acc1, out + ld_out);
+            next(2);
         }
-    }
-    for (; rows != 0; --rows, out += ld_out) {
-        typename V::Reg acc[C];
-        for (std::size_t c = 0; c < C; ++c)
-            acc[c] = in == nullptr ? V::zero() : V::load(in + c * L);
-        values = add_rows<T, C>(*words++, values, tile, acc);
-        for (std::size_t c = 0; c < C; ++c) V::store(out + c * L, acc[c]);
-        if (in != nullptr) in += ld_in;
-    }
+    while (rows != 0) one();
 }
 
 template <class T>
