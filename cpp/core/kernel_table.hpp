@@ -129,14 +129,15 @@ struct ProductKernels {
     // Bit p of words[i] is x[i * ldx + p] != 0, for p < bits <= 64; these elements go to values,
     // in the order in which multiply_skipping takes them.  Returns their number.  values has room
     // for 64 in each row and, if there is more than one row, for kValuesSlack to overwrite.
+    // Rows can go in pairs, which pays from some density on.
     std::size_t (*compact)(std::size_t rows, std::size_t bits, const T* x, std::ptrdiff_t ldx,
-                           std::uint64_t* words, T* values);
+                           bool pairs, std::uint64_t* words, T* values);
     // out[rows, width] = in (null: 0) plus, for every bit p of words[i], its value times row p of
     // tile[64][width].  The same rows as in calls of compact, or an even number of them at a time.
     // width is a multiple of lanes up to skip_width.
     void (*multiply_skipping)(std::size_t rows, std::size_t width, const std::uint64_t* words,
-                              const T* values, const T* tile, const T* in, std::ptrdiff_t ld_in,
-                              T* out, std::ptrdiff_t ld_out);
+                              const T* values, bool pairs, const T* tile, const T* in,
+                              std::ptrdiff_t ld_in, T* out, std::ptrdiff_t ld_out);
     // words[i] = `count` <= 64 bits of the packed mask from position bit + i * bit_stride on.
     void (*mask_words)(std::size_t rows, std::size_t count, const std::uint8_t* bits,
                        std::size_t bit, std::size_t bit_stride, std::uint64_t* words);

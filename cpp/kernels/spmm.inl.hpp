@@ -17,14 +17,7 @@ constexpr std::size_t kSkipVectors = min(512 / sizeof(T) / simd::Vec<T>::kLanes,
 // Two rows that want the same row of the tile can share its loads, where there are registers for
 // the sums of both and vectors are so long that loading them takes the time.
 template <class T>
-constexpr bool kPairs = kWideTiles<T>;
-
-// The bits that two rows take together: those of both, if there are enough to be worth a loop.
-inline std::uint64_t shared(std::uint64_t word0, std::uint64_t word1) {
-    constexpr int kFewest = 8;
-    const std::uint64_t both = word0 & word1;
-    return simd::popcount(both) < kFewest ? 0 : both;
-}
+constexpr bool kCanPair = kWideTiles<T>;
 
 // Bit p: x[p] != 0, for p < bits <= 64.
 template <class T>
@@ -50,37 +43,35 @@ T* gather(std::uint64_t word, std::size_t bits, const T* x, T* to) {
     return to;
 }
 
-// Bit p of words[i]: x[i * ldx + p] != 0, for p < bits <= 64.  values: those that are not zero, in
-// the order in which skip_tile takes them.  Returns how many there are.
-template <class T>
-std::size_t compact(std::size_t rows, std::size_t bits, const T* x, std::ptrdiff_t ldx,
-                    std::uint64_t* words, T* values) {
+template <class T, bool kPairs>
+std::size_t compact_rows(std::size_t rows, std::size_t bits, const T* x, std::ptrdiff_t ldx,
+                         std::uint64_t* words, T* values) {
     T* to = values;
-    const auto find = [&] {
+    const auto find = [&](const T* row) {
         // Strides this long are not prefetched by hardware.
-        for (std::size_t p = 0; p < 64; p += 64 / sizeof(T)) simd::prefetch(x + 8 * ldx + p);
-        const std::uint64_t word = nonzero_word(bits, x);
-        x += ldx;
-        --rows;
-        return *words++ = word;
+        for (std::size_t p = 0; p < 64; p += 64 / sizeof(T)) simd::prefetch(row + 8 * ldx + p);
+        return *words++ = nonzero_word(bits, row);
     };
-    if constexpr (kPairs<T>)
-        while (rows >= 2) {
-            const T* const x0 = x;
-            const T* const x1 = x + ldx;
-            const std::uint64_t word0 = find(), word1 = find(), both = shared(word0, word1);
-            if (both != 0) {
-                to = gather(both, bits, x0, to);
-                to = gather(both, bits, x1, to);
-            }
-            to = gather(word0 & ~both, bits, x0, to);
-            to = gather(word1 & ~both, bits, x1, to);
+    if constexpr (kPairs)
+        for (; rows >= 2; rows -= 2, x += 2 * ldx) {
+            const std::uint64_t word0 = find(x), word1 = find(x + ldx), both = word0 & word1;
+            to = gather(both, bits, x, to);
+            to = gather(both, bits, x + ldx, to);
+            to = gather(word0 & ~both, bits, x, to);
+            to = gather(word1 & ~both, bits, x + ldx, to);
         }
-    while (rows != 0) {
-        const T* const row = x;
-        to = gather(find(), bits, row, to);
-    }
+    for (; rows != 0; --rows, x += ldx) to = gather(find(x), bits, x, to);
     return static_cast<std::size_t>(to - values);
+}
+
+// Bit p of words[i]: x[i * ldx + p] != 0, for p < bits <= 64.  values: those that are not zero, in
+// the order in which multiply_skipping takes them.  Returns how many there are.
+template <class T>
+std::size_t compact(std::size_t rows, std::size_t bits, const T* x, std::ptrdiff_t ldx, bool pairs,
+                    std::uint64_t* words, T* values) {
+    if constexpr (kCanPair<T>)
+        if (pairs) return compact_rows<T, true>(rows, bits, x, ldx, words, values);
+    return compact_rows<T, false>(rows, bits, x, ldx, words, values);
 }
 
 // acc += the rows of the tile, [64][C vectors], that word names, each times the next of the values.
@@ -98,44 +89,36 @@ const T* add_rows(std::uint64_t word, const T* values, const T* tile,
     return values;
 }
 
+template <class T, std::size_t C>
+void start_sums(const T* in, typename simd::Vec<T>::Reg (&acc)[C]) {
+    using V = simd::Vec<T>;
+    for (std::size_t c = 0; c < C; ++c)
+        acc[c] = in == nullptr ? V::zero() : V::load(in + c * V::kLanes);
+}
+template <class T, std::size_t C>
+void store_sums(const typename simd::Vec<T>::Reg (&acc)[C], T* out) {
+    for (std::size_t c = 0; c < C; ++c) simd::Vec<T>::store(out + c * simd::Vec<T>::kLanes, acc[c]);
+}
+
 // out[i, C vectors] = in (or 0) + the rows of the tile that words[i] names, each times the next of
 // the values.
-template <class T, std::size_t C>
+template <class T, std::size_t C, bool kPairs>
 void skip_tile(std::size_t rows, const std::uint64_t* words, const T* values, const T* tile,
                const T* in, std::ptrdiff_t ld_in, T* out, std::ptrdiff_t ld_out) {
     using V = simd::Vec<T>;
     constexpr std::size_t L = V::kLanes;
-    const auto start = [&](typename V::Reg(&acc)[C], const T* row) {
-        for (std::size_t c = 0; c < C; ++c)
-            acc[c] = in == nullptr ? V::zero() : V::load(row + c * L);
-    };
-    const auto end = [&](const typename V::Reg(&acc)[C], T* row) {
-        for (std::size_t c = 0; c < C; ++c) V::store(row + c * L, acc[c]);
-    };
     const auto next = [&](std::size_t count) {
         rows -= count;
         words += count;
         out += static_cast<std::ptrdiff_t>(count) * ld_out;
         if (in != nullptr) in += static_cast<std::ptrdiff_t>(count) * ld_in;
     };
-    const auto one = [&] {
-        typename V::Reg acc[C];
-        start(acc, in);
-        values = add_rows<T, C>(*words, values, tile, acc);
-        end(acc, out);
-        next(1);
-    };
-    if constexpr (kPairs<T>)
-        while (rows >= 2) {
-            const std::uint64_t both = shared(words[0], words[1]);
-            if (both == 0) {
-                one();
-                one();
-                continue;
-            }
+    if constexpr (kPairs)
+        for (; rows >= 2; next(2)) {
             typename V::Reg acc0[C], acc1[C];
-            start(acc0, in);
-            start(acc1, in + ld_in);
+            start_sums<T, C>(in, acc0);
+            start_sums<T, C>(in == nullptr ? nullptr : in + ld_in, acc1);
+            const std::uint64_t both = words[0] & words[1];
             const T* values1 = values + simd::popcount(both);
             for (std::uint64_t word = both; word != 0; word &= word - 1) {
                 const typename V::Reg value0 = V::broadcast(values++);
@@ -151,11 +134,15 @@ void skip_tile(std::size_t rows, const std::uint64_t* words, const T* values, co
             }
             values = add_rows<T, C>(words[0] & ~both, values1, tile, acc0);
             values = add_rows<T, C>(words[1] & ~both, values, tile, acc1);
-            end(acc0, out);
-            end(acc1, out + ld_out);
-            next(2);
+            store_sums<T, C>(acc0, out);
+            store_sums<T, C>(acc1, out + ld_out);
         }
-    while (rows != 0) one();
+    for (; rows != 0; next(1)) {
+        typename V::Reg acc[C];
+        start_sums<T, C>(in, acc);
+        values = add_rows<T, C>(*words, values, tile, acc);
+        store_sums<T, C>(acc, out);
+    }
 }
 
 template <class T>
@@ -164,12 +151,13 @@ using SkipFn = void (*)(std::size_t, const std::uint64_t*, const T*, const T*, c
 
 template <class T>
 struct SkipTiles {
-    SkipFn<T> fn[kSkipVectors<T>];
+    SkipFn<T> fn[2][kSkipVectors<T>];  // [pairs][vectors - 1]
 };
 
 template <class T, std::size_t C = kSkipVectors<T>>
 constexpr void fill_skip_tiles(SkipTiles<T>& tiles) {
-    tiles.fn[C - 1] = &skip_tile<T, C>;
+    tiles.fn[0][C - 1] = &skip_tile<T, C, false>;
+    tiles.fn[1][C - 1] = &skip_tile<T, C, kCanPair<T>>;
     if constexpr (C > 1) fill_skip_tiles<T, C - 1>(tiles);
 }
 
@@ -185,10 +173,10 @@ constexpr SkipTiles<T> kSkipTiles = make_skip_tiles<T>();
 
 template <class T>
 void multiply_skipping(std::size_t rows, std::size_t width, const std::uint64_t* words,
-                       const T* values, const T* tile, const T* in, std::ptrdiff_t ld_in, T* out,
-                       std::ptrdiff_t ld_out) {
-    kSkipTiles<T>.fn[width / simd::Vec<T>::kLanes - 1](rows, words, values, tile, in, ld_in, out,
-                                                       ld_out);
+                       const T* values, bool pairs, const T* tile, const T* in,
+                       std::ptrdiff_t ld_in, T* out, std::ptrdiff_t ld_out) {
+    kSkipTiles<T>.fn[pairs][width / simd::Vec<T>::kLanes - 1](rows, words, values, tile, in, ld_in,
+                                                              out, ld_out);
 }
 
 }  // namespace product

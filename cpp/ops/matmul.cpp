@@ -441,6 +441,39 @@ class Chunks {
     Scratch<T> memory_;
 };
 
+// How many words of 64 elements to look at before a product of that many multiply-adds: enough for
+// a choice, and less than a hundredth of the work.
+size_t sample_words(size_t work) {
+    return std::min<size_t>(64, 2 + work / 131072);
+}
+
+// Place `s` of a sequence that fills [0, n) evenly in every part of it (steps of the golden ratio).
+size_t scattered(size_t s, size_t n) {
+    return static_cast<size_t>((s * 0x9e3779b9u & 0xffffffffu) * std::uint64_t{n} >> 32);
+}
+
+// The share of elements that are not zero, from words in some of the rows.
+template <class T>
+double density(const ProductKernels<T>& kern, Matrix<const T> a, size_t work) {
+    if (a.col_stride != 1) a = a.transposed();
+    if (a.col_stride != 1) return 1;  // no kernel reads such a matrix fast
+    const size_t words = ceil_div(a.cols, kWordBits);
+    const size_t sample = std::min(sample_words(work), a.rows * words);
+    size_t count = 0, seen = 0;
+    std::uint64_t word;
+    T values[kWordBits];
+    for (size_t s = 0; s < sample; ++s) {
+        const size_t j = scattered(s, words) * kWordBits;
+        const size_t bits = std::min(kWordBits, a.cols - j);
+        count += kern.compact(1, bits, a.at(s * a.rows / sample, j), 0, false, &word, values);
+        seen += bits;
+    }
+    return static_cast<double>(count) / static_cast<double>(seen);
+}
+
+// Rows of which two share enough, if no more than the chance makes them.
+constexpr double kPairsFrom = 0.35;
+
 // What is not zero in a band of rows, and where: words[w][row], and for each 64 columns the values
 // of kBand rows one after the other.  A product reads them as often as it has tiles of columns, and
 // in order, wherever the rows lie.
@@ -449,8 +482,9 @@ class Nonzero {
   public:
     static constexpr size_t kBand = 128;
 
-    explicit Nonzero(Matrix<const T> a)
+    Nonzero(Matrix<const T> a, bool pairs)
         : a_(a),
+          pairs_(pairs),
           words_(Slot::kWords, ceil_div(a.cols, kWordBits) * a.rows),
           bands_(ceil_div(a.rows, kBand)),
           band_values_(std::min(kBand, a.rows) * kWordBits + kValuesSlack),
@@ -471,19 +505,21 @@ class Nonzero {
             auto* words = const_cast<std::uint64_t*>(this->words(first, w));
             T* values = const_cast<T*>(this->values(first, w));
             if (a_.col_stride == 1) {
-                kern.compact(end - first, bits, a_.at(first, p), a_.row_stride, words, values);
+                kern.compact(end - first, bits, a_.at(first, p), a_.row_stride, pairs_, words,
+                             values);
                 continue;
             }
             for (size_t i = first; i < end; i += kCopied, words += kCopied) {
                 const size_t rows = std::min(kCopied, end - i);
                 kern.copy(rows, bits, a_.at(i, p), a_.row_stride, a_.col_stride, block, kWordBits);
-                values += kern.compact(rows, bits, block, kWordBits, words, values);
+                values += kern.compact(rows, bits, block, kWordBits, pairs_, words, values);
             }
         }
     }
 
   private:
     Matrix<const T> a_;
+    bool pairs_;
     Scratch<std::uint64_t> words_;
     size_t bands_, band_values_;
     Scratch<T> values_;
@@ -499,11 +535,12 @@ void skip_a(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T>& 
     // Whole bytes of packed bits, so that no two tasks write one.
     const size_t width = even_piece(n, kern.skip_width, std::max<size_t>(kern.lanes, 8));
     const size_t tiles = ceil_div(n, width);
+    const bool pairs = density(kern, a, a.rows * k * n) > kPairsFrom;
     MemoryCheck memory;
 
     for (size_t i0 = 0; i0 < c.rows; i0 += rows_at_once<T>(k)) {
         const size_t m = std::min(rows_at_once<T>(k), c.rows - i0);
-        const Nonzero<T> x(a.block(i0, 0, m, k));
+        const Nonzero<T> x(a.block(i0, 0, m, k), pairs);
         for_each_task(ceil_div(m, band), num_threads() == 1, [&](size_t task) {
             const Scratch<T> block(Slot::kTask, Nonzero<T>::kCopied * kWordBits);
             if (memory(block.get())) x.find(kern, task * band, block.get());
@@ -529,7 +566,7 @@ void skip_a(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T>& 
                 const Matrix<T>& target = direct && p + kWordBits >= k ? to : partial;
                 for (size_t r = 0; r < rows; r += band)
                     kern.multiply_skipping(std::min(band, rows - r), padded, x.words(i + r, w),
-                                           x.values(i + r, w), tile.get(),
+                                           x.values(i + r, w), pairs, tile.get(),
                                            w == 0 ? nullptr : partial.at(r, 0), partial.row_stride,
                                            target.at(r, 0), target.row_stride);
             }
@@ -616,36 +653,6 @@ void keep_only(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T
 }
 
 // ---- the choice --------------------------------------------------------------------------------
-
-// How many words of 64 elements to look at before a product of that many multiply-adds: enough for
-// a choice, and less than a hundredth of the work.
-size_t sample_words(size_t work) {
-    return std::min<size_t>(64, 2 + work / 131072);
-}
-
-// Place `s` of a sequence that fills [0, n) evenly in every part of it (steps of the golden ratio).
-size_t scattered(size_t s, size_t n) {
-    return static_cast<size_t>((s * 0x9e3779b9u & 0xffffffffu) * std::uint64_t{n} >> 32);
-}
-
-// The share of elements that are not zero, from words in some of the rows.
-template <class T>
-double density(const ProductKernels<T>& kern, Matrix<const T> a, size_t work) {
-    if (a.col_stride != 1) a = a.transposed();
-    if (a.col_stride != 1) return 1;  // no kernel reads such a matrix fast
-    const size_t words = ceil_div(a.cols, kWordBits);
-    const size_t sample = std::min(sample_words(work), a.rows * words);
-    size_t count = 0, seen = 0;
-    std::uint64_t word;
-    T values[kWordBits];
-    for (size_t s = 0; s < sample; ++s) {
-        const size_t j = scattered(s, words) * kWordBits;
-        const size_t bits = std::min(kWordBits, a.cols - j);
-        count += kern.compact(1, bits, a.at(s * a.rows / sample, j), 0, &word, values);
-        seen += bits;
-    }
-    return static_cast<double>(count) / static_cast<double>(seen);
-}
 
 // The share of ones in a packed mask of n bits, likewise.
 double bit_density(const std::uint8_t* bits, size_t n, size_t work) {
