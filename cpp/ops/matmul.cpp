@@ -500,19 +500,28 @@ class Nonzero {
     static constexpr size_t kCopied = 32;
     void find(const ProductKernels<T>& kern, size_t first, T* block) const {
         const size_t end = std::min(first + kBand, a_.rows);
-        for (size_t w = 0; w * kWordBits < a_.cols; ++w) {
-            const size_t p = w * kWordBits, bits = std::min(kWordBits, a_.cols - p);
-            auto* words = const_cast<std::uint64_t*>(this->words(first, w));
-            T* values = const_cast<T*>(this->values(first, w));
-            if (a_.col_stride == 1) {
-                kern.compact(end - first, bits, a_.at(first, p), a_.row_stride, pairs_, words,
-                             values);
-                continue;
-            }
-            for (size_t i = first; i < end; i += kCopied, words += kCopied) {
-                const size_t rows = std::min(kCopied, end - i);
-                kern.copy(rows, bits, a_.at(i, p), a_.row_stride, a_.col_stride, block, kWordBits);
-                values += kern.compact(rows, bits, block, kWordBits, pairs_, words, values);
+        // Through memory as it lies: along a few rows, or word by word.
+        const bool by_rows = a_.col_stride == 1;
+        constexpr size_t kTogether = 64, kFewRows = 8;
+        const size_t step_words = by_rows ? kTogether : 1, step_rows = by_rows ? kFewRows : kCopied;
+        for (size_t w0 = 0; w0 * kWordBits < a_.cols; w0 += step_words) {
+            const size_t w1 = std::min(w0 + step_words, ceil_div(a_.cols, kWordBits));
+            size_t found[kTogether] = {};
+            for (size_t i = first; i < end; i += step_rows) {
+                const size_t rows = std::min(step_rows, end - i);
+                for (size_t w = w0; w < w1; ++w) {
+                    const size_t p = w * kWordBits, bits = std::min(kWordBits, a_.cols - p);
+                    const T* from = a_.at(i, p);
+                    ptrdiff_t ld = a_.row_stride;
+                    if (!by_rows) {
+                        kern.copy(rows, bits, from, ld, a_.col_stride, block, kWordBits);
+                        from = block;
+                        ld = kWordBits;
+                    }
+                    found[w - w0] += kern.compact(rows, bits, from, ld, pairs_,
+                                                  const_cast<std::uint64_t*>(words(i, w)),
+                                                  const_cast<T*>(values(first, w)) + found[w - w0]);
+                }
             }
         }
     }
