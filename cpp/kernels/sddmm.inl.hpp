@@ -50,7 +50,7 @@ void kept_tile(std::size_t rows, const std::uint64_t* words, const T* a, std::pt
     using V = simd::Vec<T>;
     constexpr std::size_t L = V::kLanes, G = V::kSums;
     for (; rows != 0; --rows, a += lda, sums += ld_sums) {
-        for (std::size_t p = 0; p < K * L; p += 64 / sizeof(T)) simd::prefetch(a + lda + p);
+        for (std::size_t p = 0; p < K * L; p += 64 / sizeof(T)) simd::prefetch(a + 4 * lda + p);
         typename V::Reg x[K];
         for (std::size_t p = 0; p < K; ++p) x[p] = V::load(a + p * L);
         std::uint64_t word = *words++;

@@ -471,8 +471,10 @@ double density(const ProductKernels<T>& kern, Matrix<const T> a, size_t work) {
     return static_cast<double>(count) / static_cast<double>(seen);
 }
 
-// Rows of which two share enough, if no more than the chance makes them.
-constexpr double kPairsFrom = 0.35;
+// True if two rows will share so much that they should go in pairs.
+bool in_pairs(double density) {
+    return density > 0.35;
+}
 
 // What is not zero in a band of rows, and where: words[w][row], and for each 64 columns the values
 // of kBand rows one after the other.  A product reads them as often as it has tiles of columns, and
@@ -544,7 +546,7 @@ void skip_a(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T>& 
     // Whole bytes of packed bits, so that no two tasks write one.
     const size_t width = even_piece(n, kern.skip_width, std::max<size_t>(kern.lanes, 8));
     const size_t tiles = ceil_div(n, width);
-    const bool pairs = density(kern, a, a.rows * k * n) > kPairsFrom;
+    const bool pairs = in_pairs(density(kern, a, a.rows * k * n));
     MemoryCheck memory;
 
     for (size_t i0 = 0; i0 < c.rows; i0 += rows_at_once<T>(k)) {
@@ -722,8 +724,7 @@ Terms dense_terms(const ProductKernels<T>& kern, Matrix<const T> a, Matrix<const
             outputs};
 }
 
-// What skipping the zeros of a has to do.  Rows of pairs share what they have in common, which
-// begins to pay where enough is.
+// What skipping the zeros of a has to do.  Rows in pairs share what they have in common.
 template <class T>
 Terms skip_terms(const ProductKernels<T>& kern, double density, Matrix<const T> a,
                  Matrix<const T> b, bool transpose_c) {
@@ -732,7 +733,7 @@ Terms skip_terms(const ProductKernels<T>& kern, double density, Matrix<const T> 
     const auto padded = static_cast<double>(round_up(b.cols, kern.lanes));
     const auto tiles = static_cast<double>(ceil_div(b.cols, kern.skip_width));
     const auto words = static_cast<double>(ceil_div(a.cols, kWordBits));
-    const double both = std::max(0.0, density * density - 0.05);
+    const double both = in_pairs(density) ? density * density : 0;
     const Either find(a.col_stride == 1, m * k), copy(b.col_stride == 1, k * n);
     const Either copy_out(transpose_c, transpose_c || padded != n ? m * n : 0);
     return {1,
