@@ -204,6 +204,7 @@ SKIPPING_SHAPES = [
     (64, 130, 200),
     (1030, 70, 33),  # more rows than share one packing of a tile
     (33, 70, 1030),
+    (19, 4200, 24),  # more words than are found together
     (2100, 1100, 40),  # more rows than are taken on at once
 ]
 
