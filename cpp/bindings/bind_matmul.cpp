@@ -1,5 +1,6 @@
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "bindings/bind.hpp"
@@ -87,7 +88,7 @@ struct Operands {
 
 // Letting go of the GIL takes longer than a product as small as this.
 template <class T>
-bool is_tiny(const Operands<T>& x) {
+bool is_tiny(const ops::Product<T>& x) {
     return x.out.rows * x.out.cols * (x.a.cols + 1) < 4096;
 }
 
@@ -105,36 +106,83 @@ std::uint8_t* writable_bits(py::array bits, const py::array& out) {
     return static_cast<std::uint8_t*>(bits.mutable_data());
 }
 
+// A product as Python describes it (python/dropwise/_backends/protocol.py).
+struct Described {
+    py::array a, b, out;
+    std::optional<py::array> bias;
+    bool relu;
+    std::string skip;
+    std::optional<py::array> nonzero, bits;
+    double scale;
+    bool over_rows, temporary;
+    std::string way;
+
+    template <class T>
+    ops::Product<T> checked() const {
+        const Operands<T> x(a, b, out);
+        const bool steps = bias || relu || bits || nonzero;
+        require(!over_rows || !steps, "a sum over rows is of products alone");
+        return {x.a,
+                x.b,
+                x.out,
+                bias_data<T>(bias, x.out.cols),
+                relu,
+                bits ? checked_bits(*bits, out) : nullptr,
+                static_cast<T>(scale),
+                parse_skip(skip.c_str(), way, bits.has_value()),
+                nonzero ? writable_bits(*nonzero, out) : nullptr,
+                over_rows,
+                temporary};
+    }
+};
+
+void multiply(const Described& product) {
+    with_dtype(product.a, product.b, product.out, product.bias, [&](auto zero) {
+        using T = decltype(zero);
+        const ops::Product<T> p = product.checked<T>();
+        std::optional<GilRelease> release;
+        if (!is_tiny(p)) release.emplace();
+        ops::multiply(p);
+    });
+}
+
 void matmul(const py::array& a, const py::array& b, const py::array& out,
             const std::optional<py::array>& bias, bool relu, const char* skip,
             const std::optional<py::array>& nonzero, const std::string& way) {
-    const ops::Skip parsed = parse_skip(skip, way, false);
-    with_dtype(a, b, out, bias, [&](auto zero) {
-        using T = decltype(zero);
-        const Operands<T> x(a, b, out);
-        const T* bias_values = bias_data<T>(bias, x.out.cols);
-        std::uint8_t* nonzero_bits = nonzero ? writable_bits(*nonzero, out) : nullptr;
-        std::optional<GilRelease> release;
-        if (!is_tiny(x)) release.emplace();
-        ops::matmul<T>(x.a, x.b, x.out, bias_values, relu, parsed, nonzero_bits);
-    });
+    multiply({a, b, out, bias, relu, skip, nonzero, std::nullopt, 1.0, false, false, way});
 }
 
 void matmul_kept(const py::array& a, const py::array& b, const py::array& bits,
                  const py::array& out, const std::optional<py::array>& bias, bool relu,
                  double scale, const char* skip, const std::optional<py::array>& nonzero,
                  const std::string& way) {
-    const ops::Skip parsed = parse_skip(skip, way, true);
-    with_dtype(a, b, out, bias, [&](auto zero) {
+    multiply({a, b, out, bias, relu, skip, nonzero, bits, scale, false, false, way});
+}
+
+void matmul_all(const std::vector<py::tuple>& products) {
+    std::vector<Described> all;
+    for (const py::tuple& p : products) {
+        require(p.size() == 11, "a product has ten parts");
+        all.push_back({p[0].cast<py::array>(), p[1].cast<py::array>(), p[2].cast<py::array>(),
+                       p[3].cast<std::optional<py::array>>(), p[4].cast<bool>(),
+                       p[5].cast<std::string>(), p[6].cast<std::optional<py::array>>(),
+                       p[7].cast<std::optional<py::array>>(), p[8].cast<double>(),
+                       p[9].cast<bool>(), p[10].cast<bool>(), ""});
+    }
+    if (all.empty()) return;
+    const py::array& first = all[0].out;
+    with_dtype(first, first, first, std::nullopt, [&](auto zero) {
         using T = decltype(zero);
-        const Operands<T> x(a, b, out);
-        const T* bias_values = bias_data<T>(bias, x.out.cols);
-        const std::uint8_t* mask = checked_bits(bits, out);
-        std::uint8_t* nonzero_bits = nonzero ? writable_bits(*nonzero, out) : nullptr;
-        std::optional<GilRelease> release;
-        if (!is_tiny(x)) release.emplace();
-        ops::matmul_kept<T>(x.a, x.b, mask, x.out, bias_values, relu, static_cast<T>(scale), parsed,
-                            nonzero_bits);
+        std::vector<ops::Product<T>> parsed;
+        for (const Described& p : all)
+            with_dtype(p.a, p.b, p.out, p.bias, [&](auto same) {
+                if constexpr (std::is_same_v<decltype(same), T>)
+                    parsed.push_back(p.checked<T>());
+                else
+                    require(false, "products that go together must have one dtype");
+            });
+        const GilRelease release;
+        ops::multiply_all(parsed);
     });
 }
 
@@ -159,6 +207,7 @@ void bind_matmul(py::module_& m) {
     m.def("matmul_kept", &matmul_kept, py::arg("a"), py::arg("b"), py::arg("bits"), py::arg("out"),
           py::arg("bias") = py::none(), py::arg("relu") = false, py::arg("scale") = 1.0,
           py::arg("skip") = "", py::arg("nonzero") = py::none(), py::arg("way") = "");
+    m.def("matmul_all", &matmul_all, py::arg("products"));
     m.def("product_terms", &product_terms, py::arg("a"), py::arg("b"), py::arg("out"),
           py::arg("way"), py::arg("kept") = false, py::arg("density") = 1.0);
 }

@@ -902,10 +902,12 @@ bool harmless_zeros(const ProductKernels<T>& kern, Matrix<const T> a, Matrix<con
 }
 
 template <class T>
-void product(Matrix<const T> a, Matrix<const T> b, Matrix<T> out, Epilogue<T> epilogue, Skip skip) {
-    a = normalized(a);
-    b = normalized(b);
-    out = normalized(out);
+void run(const Product<T>& product) {
+    const Matrix<const T> a = normalized(product.a), b = normalized(product.b);
+    const Matrix<T> out = normalized(product.out);
+    const Skip skip = product.skip;
+    Epilogue<T> epilogue{product.bias, product.relu,  product.bits,   0,
+                         out.cols,     product.scale, product.nonzero};
     if (out.rows == 0 || out.cols == 0) return;
     const ProductKernels<T>& kern = product_kernels<T>();
     const bool skipping = skip.a || skip.b;
@@ -932,6 +934,47 @@ void product(Matrix<const T> a, Matrix<const T> b, Matrix<T> out, Epilogue<T> ep
         nonzero_bits(kElementOf<T>, out.data, out.rows * out.cols, nonzero);
 }
 
+// ---- several products over the same rows -------------------------------------------------------
+
+template <class T>
+size_t rows_of(const Product<T>& p) {
+    return p.over_rows ? p.a.cols : p.out.rows;
+}
+
+// How many rows go through all products before the next do; 0 if all of them at once.
+template <class T>
+size_t rows_together(const std::vector<Product<T>>& products) {
+    constexpr size_t kBytes = size_t{1} << 19;  // half of a second-level cache
+    constexpr size_t kThin = 32;
+    if (products.size() < 2) return 0;
+    const size_t rows = rows_of(products[0]);
+    size_t row_bytes = 0;
+    for (const Product<T>& p : products) {
+        // Matrices that are larger in both directions are better packed once for all rows.
+        const size_t inner = p.over_rows ? p.out.rows : p.a.cols;
+        if (rows_of(p) != rows || std::min(inner, p.out.cols) > kThin) return 0;
+        row_bytes += sizeof(T) * (p.over_rows ? 0 : p.out.cols);
+    }
+    const size_t step = std::max<size_t>(64, kBytes / std::max<size_t>(1, row_bytes) / 64 * 64);
+    return step < rows ? step : 0;
+}
+
+// What a product does with `m` rows from `first` on, which is a multiple of 8; sums go to `sum`.
+template <class T>
+Product<T> part_of(Product<T> p, size_t first, size_t m, T* sum) {
+    if (p.over_rows) {
+        p.a = p.a.block(0, first, p.a.rows, m);
+        p.b = p.b.block(first, 0, m, p.b.cols);
+        p.out = {sum, p.out.rows, p.out.cols, static_cast<ptrdiff_t>(p.out.cols), 1};
+        return p;
+    }
+    p.a = p.a.block(first, 0, m, p.a.cols);
+    p.out = p.out.block(first, 0, m, p.out.cols);
+    if (p.bits != nullptr) p.bits += first / 8 * p.out.cols;
+    if (p.nonzero != nullptr) p.nonzero += first / 8 * p.out.cols;
+    return p;
+}
+
 }  // namespace
 
 template <class T>
@@ -949,28 +992,71 @@ std::vector<double> product_terms(Matrix<const T> a, Matrix<const T> b, Way way,
 }
 
 template <class T>
-void matmul(Matrix<const T> a, Matrix<const T> b, Matrix<T> out, const T* bias, bool relu,
-            Skip skip, std::uint8_t* nonzero) {
-    product(a, b, out, Epilogue<T>{bias, relu, nullptr, 0, out.cols, T{1}, nonzero}, skip);
+void multiply(const Product<T>& product) {
+    run(product);
 }
 
 template <class T>
-void matmul_kept(Matrix<const T> a, Matrix<const T> b, const std::uint8_t* bits, Matrix<T> out,
-                 const T* bias, bool relu, T scale, Skip skip, std::uint8_t* nonzero) {
-    product(a, b, out, Epilogue<T>{bias, relu, bits, 0, out.cols, scale, nonzero}, skip);
+void multiply_all(const std::vector<Product<T>>& products) {
+    const size_t step = rows_together(products);
+    if (step == 0) {
+        for (const Product<T>& product : products) run(product);
+        return;
+    }
+    const size_t rows = rows_of(products[0]), pieces = ceil_div(rows, step);
+    size_t each = 0, temporary = 0;
+    for (const Product<T>& p : products) each += p.over_rows ? p.out.rows * p.out.cols : 0;
+    for (const Product<T>& p : products) temporary += p.temporary ? p.out.cols : 0;
+    const Scratch<T> sums(Slot::kSums, pieces * each);
+    MemoryCheck memory;
+    if (each != 0 && sums.get() == nullptr) throw std::bad_alloc();
+
+    parallel_for(pieces, [&](size_t piece) {
+        const size_t first = piece * step, m = std::min(step, rows - first);
+        const Scratch<T> scratch(Slot::kPieces, step * (temporary + 1));
+        if (!memory(scratch.get())) return;
+        T* next = scratch.get();
+        std::vector<std::pair<const T*, T*>> moved;
+        T* sum = sums.get() + piece * each;
+        for (const Product<T>& p : products) {
+            Product<T> part = part_of(p, first, m, sum);
+            for (const auto& [from, to] : moved) {
+                if (p.a.data == from) part.a = {to, part.a.rows, part.a.cols, p.a.row_stride, p.a.col_stride};
+                if (p.b.data == from) part.b = {to, part.b.rows, part.b.cols, p.b.row_stride, p.b.col_stride};
+            }
+            if (p.temporary) {
+                part.out.data = next;
+                moved.emplace_back(p.out.data, next);
+                next += step * p.out.cols;
+            }
+            try {
+                run(part);
+            } catch (const std::bad_alloc&) {
+                memory(nullptr);
+            }
+            if (p.over_rows) sum += p.out.rows * p.out.cols;
+        }
+    });
+    memory.rethrow();
+    const T* sum = sums.get();
+    for (const Product<T>& p : products) {
+        if (!p.over_rows) continue;
+        for (size_t i = 0; i < p.out.rows; ++i)
+            for (size_t j = 0; j < p.out.cols; ++j, ++sum) {
+                T total = 0;
+                for (size_t piece = 0; piece < pieces; ++piece) total += sum[piece * each];
+                *p.out.at(i, j) = total;
+            }
+    }
 }
 
 template std::vector<double> product_terms(Matrix<const float>, Matrix<const float>, Way, bool,
                                            double);
 template std::vector<double> product_terms(Matrix<const double>, Matrix<const double>, Way, bool,
                                            double);
-template void matmul(Matrix<const float>, Matrix<const float>, Matrix<float>, const float*, bool,
-                     Skip, std::uint8_t*);
-template void matmul(Matrix<const double>, Matrix<const double>, Matrix<double>, const double*,
-                     bool, Skip, std::uint8_t*);
-template void matmul_kept(Matrix<const float>, Matrix<const float>, const std::uint8_t*,
-                          Matrix<float>, const float*, bool, float, Skip, std::uint8_t*);
-template void matmul_kept(Matrix<const double>, Matrix<const double>, const std::uint8_t*,
-                          Matrix<double>, const double*, bool, double, Skip, std::uint8_t*);
+template void multiply(const Product<float>&);
+template void multiply(const Product<double>&);
+template void multiply_all(const std::vector<Product<float>>&);
+template void multiply_all(const std::vector<Product<double>>&);
 
 }  // namespace dropwise::ops

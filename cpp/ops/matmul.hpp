@@ -19,18 +19,36 @@ struct Skip {
     Way way = Way::kChoose;
 };
 
-// out[M, N] = a[M, K] b[K, N], plus bias[N] unless null, then ReLU if asked.  Any strides.  T is
-// float or double.  `nonzero`, unless null, gets the packed mask of what is not zero in out (then
-// in C order).  The result depends neither on the number of threads nor on their timing.
+// out[M, N] = a[M, K] b[K, N], plus bias[N], then ReLU, then times scale where the bit is 1 and +0.0
+// elsewhere.  Any strides; T is float or double.  Null pointers leave a step out.  `bits` is a
+// packed mask over the C order of out; `nonzero` gets that of what is not zero in out (then in C
+// order).
 template <class T>
-void matmul(Matrix<const T> a, Matrix<const T> b, Matrix<T> out, const T* bias, bool relu,
-            Skip skip, std::uint8_t* nonzero = nullptr);
+struct Product {
+    Matrix<const T> a, b;
+    Matrix<T> out;
+    const T* bias = nullptr;
+    bool relu = false;
+    const std::uint8_t* bits = nullptr;
+    T scale = 1;
+    Skip skip{false, false};
+    std::uint8_t* nonzero = nullptr;
+    // Among products over the same rows: whether it adds these up (they are its k), without any of
+    // the steps.  Otherwise they are those of a and out.
+    bool over_rows = false;
+    // Whether only the products after it need what it writes: out may then be left as it is.
+    bool temporary = false;
+};
 
-// The same times scale where the bit is 1, +0.0 elsewhere; bits is the packed mask over the C order
-// of out.
+// The result depends neither on the number of threads nor on their timing.
 template <class T>
-void matmul_kept(Matrix<const T> a, Matrix<const T> b, const std::uint8_t* bits, Matrix<T> out,
-                 const T* bias, bool relu, T scale, Skip skip, std::uint8_t* nonzero = nullptr);
+void multiply(const Product<T>& product);
+
+// One product after the other, each with what those before it wrote.  If they have the same rows
+// and each is a small matter for a row, some rows go through all of them before the next do, so
+// that what one product writes is still in the cache when another reads it.
+template <class T>
+void multiply_all(const std::vector<Product<T>>& products);
 
 // What the choice of a way counts for one of them, at that density; bench/costs.py fits what each
 // count is worth.  `kept`: outputs that a mask drops are computed and cleared.
