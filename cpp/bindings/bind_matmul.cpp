@@ -121,7 +121,9 @@ struct Described {
     ops::Product<T> checked() const {
         const Operands<T> x(a, b, out);
         const bool steps = bias || relu || bits || nonzero;
-        require(!over_rows || !steps, "a sum over rows is of products alone");
+        require(!over_rows || !(steps || temporary), "a sum over rows has no other steps");
+        require(!temporary || (out.flags() & py::array::c_style) != 0,
+                "what is temporary must be C-contiguous");
         return {x.a,
                 x.b,
                 x.out,
@@ -159,10 +161,10 @@ void matmul_kept(const py::array& a, const py::array& b, const py::array& bits,
     multiply({a, b, out, bias, relu, skip, nonzero, bits, scale, false, false, way});
 }
 
-void matmul_all(const std::vector<py::tuple>& products) {
+void matmul_chain(const std::vector<py::tuple>& products) {
     std::vector<Described> all;
     for (const py::tuple& p : products) {
-        require(p.size() == 11, "a product has ten parts");
+        require(p.size() == 11, "a product has eleven parts");
         all.push_back({p[0].cast<py::array>(), p[1].cast<py::array>(), p[2].cast<py::array>(),
                        p[3].cast<std::optional<py::array>>(), p[4].cast<bool>(),
                        p[5].cast<std::string>(), p[6].cast<std::optional<py::array>>(),
@@ -182,7 +184,7 @@ void matmul_all(const std::vector<py::tuple>& products) {
                     require(false, "products that go together must have one dtype");
             });
         const GilRelease release;
-        ops::multiply_all(parsed);
+        ops::multiply_chain(parsed);
     });
 }
 
@@ -207,7 +209,7 @@ void bind_matmul(py::module_& m) {
     m.def("matmul_kept", &matmul_kept, py::arg("a"), py::arg("b"), py::arg("bits"), py::arg("out"),
           py::arg("bias") = py::none(), py::arg("relu") = false, py::arg("scale") = 1.0,
           py::arg("skip") = "", py::arg("nonzero") = py::none(), py::arg("way") = "");
-    m.def("matmul_all", &matmul_all, py::arg("products"));
+    m.def("matmul_chain", &matmul_chain, py::arg("products"));
     m.def("product_terms", &product_terms, py::arg("a"), py::arg("b"), py::arg("out"),
           py::arg("way"), py::arg("kept") = false, py::arg("density") = 1.0);
 }

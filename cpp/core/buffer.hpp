@@ -10,7 +10,19 @@
 namespace dropwise {
 
 // Who uses it; buffers of different slots may be in use at once, those of one slot may not.
-enum class Slot { kShared, kTask, kTaskTile, kTaskWords, kRows, kWords, kResult, kOutput, kSums, kPieces, kCount };
+enum class Slot {
+    kShared,
+    kTask,
+    kTaskTile,
+    kTaskWords,
+    kRows,
+    kWords,
+    kResult,
+    kOutput,
+    kSums,
+    kPiece,
+    kCount
+};
 
 namespace detail {
 

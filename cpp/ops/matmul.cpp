@@ -934,45 +934,76 @@ void run(const Product<T>& product) {
         nonzero_bits(kElementOf<T>, out.data, out.rows * out.cols, nonzero);
 }
 
-// ---- several products over the same rows -------------------------------------------------------
+// ---- chains of products ------------------------------------------------------------------------
 
 template <class T>
 size_t rows_of(const Product<T>& p) {
     return p.over_rows ? p.a.cols : p.out.rows;
 }
 
-// How many rows go through all products before the next do; 0 if all of them at once.
+// How many rows go through all products before the next do; 0 if all rows at once.
 template <class T>
 size_t rows_together(const std::vector<Product<T>>& products) {
     constexpr size_t kBytes = size_t{1} << 19;  // half of a second-level cache
+    constexpr size_t kFewest = 64;  // otherwise what comes once for a product is too much
     constexpr size_t kThin = 32;
     if (products.size() < 2) return 0;
     const size_t rows = rows_of(products[0]);
-    size_t row_bytes = 0;
+    size_t row_bytes = 1;
     for (const Product<T>& p : products) {
-        // Matrices that are larger in both directions are better packed once for all rows.
+        // Matrices larger than that in both directions are better packed once, for all rows.
         const size_t inner = p.over_rows ? p.out.rows : p.a.cols;
         if (rows_of(p) != rows || std::min(inner, p.out.cols) > kThin) return 0;
-        row_bytes += sizeof(T) * (p.over_rows ? 0 : p.out.cols);
+        if (!p.over_rows) row_bytes += sizeof(T) * p.out.cols;
     }
-    const size_t step = std::max<size_t>(64, kBytes / std::max<size_t>(1, row_bytes) / 64 * 64);
+    const size_t step = kBytes / row_bytes / kFewest * kFewest;
     return step < rows ? step : 0;
 }
 
-// What a product does with `m` rows from `first` on, which is a multiple of 8; sums go to `sum`.
+// All products with `m` of their rows, `first`, a multiple of 8, and what follows.  Sums over rows
+// go to `sums`, one after the other, and what is temporary to `scratch`, likewise.
 template <class T>
-Product<T> part_of(Product<T> p, size_t first, size_t m, T* sum) {
-    if (p.over_rows) {
-        p.a = p.a.block(0, first, p.a.rows, m);
-        p.b = p.b.block(first, 0, m, p.b.cols);
-        p.out = {sum, p.out.rows, p.out.cols, static_cast<ptrdiff_t>(p.out.cols), 1};
-        return p;
+void run_piece(const std::vector<Product<T>>& products, size_t first, size_t m, T* sums,
+               T* scratch) {
+    const auto piece_of = [&](auto x) { return x.block(first, 0, m, x.cols); };
+    T* next = scratch;
+    for (const Product<T>& whole : products) {
+        Product<T> p = whole;
+        p.b = p.over_rows ? piece_of(p.b) : p.b;
+        p.a = p.over_rows ? piece_of(p.a.transposed()).transposed() : piece_of(p.a);
+        const T* moved = scratch;
+        for (const Product<T>* before = products.data(); before != &whole; ++before) {
+            if (!before->temporary) continue;
+            if (whole.a.data == before->out.data) p.a.data = moved;
+            if (whole.b.data == before->out.data) p.b.data = moved;
+            moved += m * before->out.cols;
+        }
+        if (p.over_rows) {
+            p.out = {sums, p.out.rows, p.out.cols, static_cast<ptrdiff_t>(p.out.cols), 1};
+            sums += p.out.rows * p.out.cols;
+        } else {
+            p.out = piece_of(p.out);
+            if (p.bits != nullptr) p.bits += first / 8 * p.out.cols;
+            if (p.nonzero != nullptr) p.nonzero += first / 8 * p.out.cols;
+        }
+        if (p.temporary) {
+            p.out.data = next;
+            next += m * p.out.cols;
+        }
+        run(p);
     }
-    p.a = p.a.block(first, 0, m, p.a.cols);
-    p.out = p.out.block(first, 0, m, p.out.cols);
-    if (p.bits != nullptr) p.bits += first / 8 * p.out.cols;
-    if (p.nonzero != nullptr) p.nonzero += first / 8 * p.out.cols;
-    return p;
+}
+
+// out (its sum so far, or anything if it is the first) = the sum of `pieces` matrices, `stride`
+// elements apart.
+template <class T>
+void add_pieces(const T* sums, size_t pieces, size_t stride, bool first, Matrix<T> out) {
+    for (size_t i = 0; i < out.rows; ++i)
+        for (size_t j = 0; j < out.cols; ++j, ++sums) {
+            T total = first ? 0 : *out.at(i, j);
+            for (size_t piece = 0; piece < pieces; ++piece) total += sums[piece * stride];
+            *out.at(i, j) = total;
+        }
 }
 
 }  // namespace
@@ -997,56 +1028,43 @@ void multiply(const Product<T>& product) {
 }
 
 template <class T>
-void multiply_all(const std::vector<Product<T>>& products) {
+void multiply_chain(const std::vector<Product<T>>& products) {
     const size_t step = rows_together(products);
     if (step == 0) {
-        for (const Product<T>& product : products) run(product);
+        for (const Product<T>& p : products) run(p);
         return;
     }
-    const size_t rows = rows_of(products[0]), pieces = ceil_div(rows, step);
-    size_t each = 0, temporary = 0;
-    for (const Product<T>& p : products) each += p.over_rows ? p.out.rows * p.out.cols : 0;
-    for (const Product<T>& p : products) temporary += p.temporary ? p.out.cols : 0;
-    const Scratch<T> sums(Slot::kSums, pieces * each);
+    constexpr size_t kBand = 64;  // pieces whose sums are held at once
+    const size_t rows = rows_of(products[0]);
+    const size_t pieces = std::min(kBand, ceil_div(rows, step));
+    size_t summed = 0, temporary = 0;
+    for (const Product<T>& p : products) {
+        if (p.over_rows) summed += p.out.rows * p.out.cols;
+        if (p.temporary) temporary += p.out.cols;
+    }
+    const Scratch<T> sums(Slot::kSums, std::max<size_t>(1, pieces * summed));
     MemoryCheck memory;
-    if (each != 0 && sums.get() == nullptr) throw std::bad_alloc();
-
-    parallel_for(pieces, [&](size_t piece) {
-        const size_t first = piece * step, m = std::min(step, rows - first);
-        const Scratch<T> scratch(Slot::kPieces, step * (temporary + 1));
-        if (!memory(scratch.get())) return;
-        T* next = scratch.get();
-        std::vector<std::pair<const T*, T*>> moved;
-        T* sum = sums.get() + piece * each;
-        for (const Product<T>& p : products) {
-            Product<T> part = part_of(p, first, m, sum);
-            for (const auto& [from, to] : moved) {
-                if (p.a.data == from) part.a = {to, part.a.rows, part.a.cols, p.a.row_stride, p.a.col_stride};
-                if (p.b.data == from) part.b = {to, part.b.rows, part.b.cols, p.b.row_stride, p.b.col_stride};
-            }
-            if (p.temporary) {
-                part.out.data = next;
-                moved.emplace_back(p.out.data, next);
-                next += step * p.out.cols;
-            }
+    if (!memory(sums.get())) memory.rethrow();
+    for (size_t start = 0; start < rows; start += kBand * step) {
+        const size_t here = std::min(kBand, ceil_div(rows - start, step));
+        parallel_for(here, [&](size_t piece) {
+            const size_t first = start + piece * step;
+            const Scratch<T> scratch(Slot::kPiece, step * temporary + 1);
+            if (!memory(scratch.get())) return;
             try {
-                run(part);
+                run_piece(products, first, std::min(step, rows - first),
+                          sums.get() + piece * summed, scratch.get());
             } catch (const std::bad_alloc&) {
                 memory(nullptr);
             }
-            if (p.over_rows) sum += p.out.rows * p.out.cols;
+        });
+        memory.rethrow();
+        const T* sum = sums.get();
+        for (const Product<T>& p : products) {
+            if (!p.over_rows) continue;
+            add_pieces(sum, here, summed, start == 0, p.out);
+            sum += p.out.rows * p.out.cols;
         }
-    });
-    memory.rethrow();
-    const T* sum = sums.get();
-    for (const Product<T>& p : products) {
-        if (!p.over_rows) continue;
-        for (size_t i = 0; i < p.out.rows; ++i)
-            for (size_t j = 0; j < p.out.cols; ++j, ++sum) {
-                T total = 0;
-                for (size_t piece = 0; piece < pieces; ++piece) total += sum[piece * each];
-                *p.out.at(i, j) = total;
-            }
     }
 }
 
@@ -1056,7 +1074,7 @@ template std::vector<double> product_terms(Matrix<const double>, Matrix<const do
                                            double);
 template void multiply(const Product<float>&);
 template void multiply(const Product<double>&);
-template void multiply_all(const std::vector<Product<float>>&);
-template void multiply_all(const std::vector<Product<double>>&);
+template void multiply_chain(const std::vector<Product<float>>&);
+template void multiply_chain(const std::vector<Product<double>>&);
 
 }  // namespace dropwise::ops

@@ -19,8 +19,8 @@ struct Skip {
     Way way = Way::kChoose;
 };
 
-// out[M, N] = a[M, K] b[K, N], plus bias[N], then ReLU, then times scale where the bit is 1 and +0.0
-// elsewhere.  Any strides; T is float or double.  Null pointers leave a step out.  `bits` is a
+// out[M, N] = a[M, K] b[K, N], plus bias[N], then ReLU, then times scale where the bit is 1 and
+// +0.0 elsewhere.  Any strides; T is float or double.  Null pointers leave a step out.  `bits` is a
 // packed mask over the C order of out; `nonzero` gets that of what is not zero in out (then in C
 // order).
 template <class T>
@@ -33,10 +33,11 @@ struct Product {
     T scale = 1;
     Skip skip{false, false};
     std::uint8_t* nonzero = nullptr;
-    // Among products over the same rows: whether it adds these up (they are its k), without any of
-    // the steps.  Otherwise they are those of a and out.
+    // In a chain: whether it adds up the rows that the chain is about, which are its k, with none
+    // of the steps above.  Otherwise they are the rows of a and out.
     bool over_rows = false;
-    // Whether only the products after it need what it writes: out may then be left as it is.
+    // In a chain: whether out, which is contiguous, serves only as an operand (all of it, perhaps
+    // transposed) of products that follow.  It may then be left as it is.
     bool temporary = false;
 };
 
@@ -44,11 +45,11 @@ struct Product {
 template <class T>
 void multiply(const Product<T>& product);
 
-// One product after the other, each with what those before it wrote.  If they have the same rows
-// and each is a small matter for a row, some rows go through all of them before the next do, so
-// that what one product writes is still in the cache when another reads it.
+// One product after the other, each with what those before it wrote.  If they have the same rows,
+// and little to do for each, some of these go through all products before the next do: what one
+// product writes is then still in the cache when another reads it.
 template <class T>
-void multiply_all(const std::vector<Product<T>>& products);
+void multiply_chain(const std::vector<Product<T>>& products);
 
 // What the choice of a way counts for one of them, at that density; bench/costs.py fits what each
 // count is worth.  `kept`: outputs that a mask drops are computed and cleared.

@@ -33,5 +33,6 @@ class NativeBackend:
     nonzero_bits = staticmethod(_native.nonzero_bits)
     matmul = staticmethod(_native.matmul)
     matmul_kept = staticmethod(_native.matmul_kept)
+    matmul_chain = staticmethod(_native.matmul_chain)
     num_threads = staticmethod(_native.num_threads)
     set_num_threads = staticmethod(_native.set_num_threads)

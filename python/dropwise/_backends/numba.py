@@ -9,14 +9,14 @@ with neither.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-from dropwise._backends.protocol import Array, Bits
+from dropwise._backends.protocol import Array, Bits, Product
 
 _CHUNK = 8192  # elements whose mask is made, then applied: it stays in the first-level cache
 _GROUP = 128  # elements that share one Philox counter
@@ -533,6 +533,15 @@ class NumbaBackend:
         self.apply_bits(out, out, bits, scale)
         if nonzero is not None:
             self.nonzero_bits(out, nonzero)
+
+    def matmul_chain(self, products: Sequence[Product]) -> None:
+        for p in products:
+            if p.bits is None:
+                self.matmul(p.a, p.b, p.out, p.bias, p.relu, p.skip, p.nonzero)
+            else:
+                self.matmul_kept(
+                    p.a, p.b, p.bits, p.out, p.bias, p.relu, p.scale, p.skip, p.nonzero
+                )
 
     def num_threads(self) -> int:
         return 1

@@ -16,13 +16,34 @@ Backends differ in arithmetic only.  ``functional`` validates before it calls: a
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Bits = NDArray[np.uint8]
 Array = NDArray[Any]
+
+
+class Product(NamedTuple):
+    """One of a chain: the arguments of ``matmul``, or of ``matmul_kept`` if there are bits."""
+
+    a: Array
+    b: Array
+    out: Array
+    bias: Array | None = None
+    relu: bool = False
+    skip: str = ""
+    nonzero: Bits | None = None
+    bits: Bits | None = None
+    scale: float = 1.0
+    # The rows that the chain is about are those of a and out or, with `over_rows`, those of b, and
+    # this is the sum over them, with no bias or any other step.
+    over_rows: bool = False
+    # Products that follow take this `out` (all of it, perhaps transposed), and nobody else does: it
+    # may be left as it is.  It is C-contiguous.
+    temporary: bool = False
 
 
 class Backend(Protocol):
@@ -91,6 +112,9 @@ class Backend(Protocol):
 
         ``bits`` is the packed mask over the C order of ``out``, which is C-contiguous here.
         """
+
+    def matmul_chain(self, products: Sequence[Product]) -> None:
+        """Compute one after the other; operands may be what earlier ones write."""
 
     def num_threads(self) -> int:
         """Threads a call may use."""

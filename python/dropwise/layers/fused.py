@@ -5,14 +5,14 @@ has zeros, which its product skips.  Backward, a group writes the gradient of it
 the group before let something pass, already times that group's scale (it is "gated").  The results
 are those of the layers one by one, to rounding, and with the same masks.
 
-`functional` has checked the input of the first group; from there on the arrays are our own, and the
-groups call the backend directly.
+`functional` has checked the input of the first group; from there on the arrays are our own.  Groups
+only say which products they need: a chain of groups is one call of the backend.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from dropwise import functional
 from dropwise._backends import active
-from dropwise._backends.protocol import Array, Bits
+from dropwise._backends.protocol import Array, Bits, Product
 from dropwise.layers.base import Layer
 from dropwise.layers.dense import Dense
 from dropwise.layers.dropout import Dropout
@@ -84,6 +84,22 @@ class Trace:
     scale: float  # of what passed
 
 
+class Chain:
+    """Products that wait to be computed in one call, and what there is to do after them."""
+
+    def __init__(self) -> None:
+        self.products: list[Product] = []
+        self.then: list[Callable[[], None]] = []
+
+    def run(self) -> None:
+        """Compute what waits."""
+        if self.products:
+            active().matmul_chain(self.products)
+        for do in self.then:
+            do()
+        self.products, self.then = [], []
+
+
 class Plain:
     """A block of one layer that runs by itself."""
 
@@ -96,8 +112,16 @@ class Plain:
         return bool(self.layer.parameters())
 
     def forward(
-        self, x: Flow, training: bool, space: Workspace, *, trace: bool, fresh: bool
+        self,
+        x: Flow,
+        training: bool,
+        space: Workspace,
+        chain: Chain,
+        *,
+        trace: bool,
+        fresh: bool,
     ) -> tuple[Flow, None]:
+        chain.run()
         if trace or training:
             return Flow(self.layer.forward(x.full(), training)), None
         return Flow(self.layer.predict(x.full())), None
@@ -108,10 +132,12 @@ class Plain:
         dy: Array,
         before: Trace | None,
         space: Workspace,
+        chain: Chain,
         *,
         gated: bool,
         want_dx: bool,
     ) -> Array:
+        chain.run()
         return self.layer.backward(dy)
 
 
@@ -127,12 +153,21 @@ class Group:
     # ---- forward
 
     def forward(
-        self, x: Flow, training: bool, space: Workspace, *, trace: bool, fresh: bool
+        self,
+        x: Flow,
+        training: bool,
+        space: Workspace,
+        chain: Chain,
+        *,
+        trace: bool,
+        fresh: bool,
     ) -> tuple[Flow, Trace | None]:
-        """The group's output (in fresh memory, or in the workspace), and a trace if asked for."""
+        """The group's output once `chain` has run, and a trace if asked for.
+
+        The output lies in memory of its own if `fresh`, else in the workspace for the next group.
+        """
         dense, dropout = self.dense, self.dropout
         dtype, width = dense.dtype, dense.out_features
-        backend = active()
         if not x.width:
             rows, lead = functional.as_rows(x.values, dtype, dense.in_features, dense)
             x = Flow(rows, lead, None, dense.in_features)
@@ -158,20 +193,31 @@ class Group:
                 mask = bits
                 if mask is None:
                     mask = space.array("mask", ((n_rows * width + 7) >> 3,), np.uint8)
-                backend.mask_bits(mask, n_rows * width, rate, key, stream, 0)
+                active().mask_bits(mask, n_rows * width, rate, key, stream, 0)
         shape = (n_rows, width if columns is None else len(columns))
         values = np.empty(shape, dtype) if fresh else space.array("y", shape, dtype)
         bits = mask
         passed: Bits | None = None
         if trace and relu:
             bits = passed = space.array("passed", ((values.size + 7) >> 3,), np.uint8)
-        skip = self._skip
-        if mask is not None:
-            backend.matmul_kept(x.values, weight, mask, values, bias, relu, scale, skip, passed)
-        else:
-            backend.matmul(x.values, weight, values, bias, relu, skip, passed)
-            if scale != 1.0:
-                np.multiply(values, dtype.type(scale), out=values)
+        rescale = mask is None and scale != 1.0
+        chain.products.append(
+            Product(
+                x.values,
+                weight,
+                values,
+                bias,
+                relu,
+                self._skip,
+                passed,
+                mask,
+                scale,
+                temporary=not (trace or fresh or rescale),
+            )
+        )
+        if rescale:
+            chain.run()
+            np.multiply(values, dtype.type(scale), out=values)
         y = Flow(values, x.lead, columns, width)
         if not trace:
             return y, None
@@ -185,73 +231,83 @@ class Group:
         dy: Array,
         before: Trace | None,
         space: Workspace,
+        chain: Chain,
         *,
         gated: bool,
         want_dx: bool,
     ) -> Array | None:
-        """Set the layer's gradients, and give that of the group's input.
+        """The layer's gradients, and that of the group's input, once `chain` has run.
 
         `dy` is the gradient of what the Dense computed, in the group's columns, if `gated`, else
         that of what the group gave.  `before` is the trace of the group that made ``trace.x``: the
-        result is gated for it.  If no group made it, `before` is None and the result has the shape
-        of the input, in fresh memory.
+        result is gated for it, and lies in the workspace.  If no group made it, `before` is None
+        and the result has the shape of the input, in fresh memory.
         """
         assert trace is not None
         dense, x, columns = self.dense, trace.x, trace.y.columns
-        backend = active()
         dz = dy if gated else self._gate(dy, trace, space)
-        skip = "ab" if dense.skip_zeros else ""
-        if x.columns is None and columns is None:
-            weight = dense.weight
-            self._set_gradients(x.values, dz, skip, space)
-            dense.add_penalties()
-        else:
+        weight, gradients = dense.weight, dense.gradients
+        if x.columns is not None or columns is not None:
             part = np.ix_(
                 np.arange(dense.in_features) if x.columns is None else x.columns,
                 np.arange(dense.out_features) if columns is None else columns,
             )
-            weight = dense.weight[part]
-            gradient = np.empty(weight.shape, dense.dtype)
-            backend.matmul(x.values.T, dz, gradient, None, False, skip)
-            dense.grad_weight[...] = 0
-            dense.grad_weight[part] = gradient
-            total = functional.sum_rows(dz)[None, :]
-            dense.grad_bias[...] = spread(total, columns, dense.out_features)[0]
-            dense.add_penalties()
+            weight = weight[part]
+            gradients = np.empty(weight.size + weight.shape[1], dense.dtype)
+        both = gradients.reshape(-1, weight.shape[1])
+        self._add_gradients(x.values, dz, both, space, chain)
+        if gradients is not dense.gradients:
+            chain.then.append(lambda: self._spread_gradients(both, part, columns))
+        chain.then.append(dense.add_penalties)
         if not want_dx:
             return None
         shape, dtype = x.values.shape, dense.dtype
         if before is None:
             dx = np.empty(shape, dtype)
-            backend.matmul(dz, weight.T, dx, None, False, self._skip)
+            chain.products.append(Product(dz, weight.T, dx, skip=self._skip))
             return dx.reshape(*x.lead, dense.in_features)
         dx = space.array("dx", shape, dtype)
-        if before.bits is not None:
-            backend.matmul_kept(
-                dz, weight.T, before.bits, dx, None, False, before.scale, self._skip
+        rescale = before.bits is None and before.scale != 1.0
+        chain.products.append(
+            Product(
+                dz,
+                weight.T,
+                dx,
+                skip=self._skip,
+                bits=before.bits,
+                scale=before.scale,
+                temporary=not rescale,
             )
-            return dx
-        backend.matmul(dz, weight.T, dx, None, False, self._skip)
-        if before.scale != 1.0:
+        )
+        if rescale:
+            chain.run()
             np.multiply(dx, dtype.type(before.scale), out=dx)
         return dx
 
-    def _set_gradients(self, x: Array, dz: Array, skip: str, space: Workspace) -> None:
-        """The gradients of weight and bias: ``x.T @ dz`` and the sum of the rows of dz."""
-        dense, backend = self.dense, active()
+    def _add_gradients(
+        self, x: Array, dz: Array, both: Array, space: Workspace, chain: Chain
+    ) -> None:
+        """Ask for ``x.T @ dz`` and, in the last row of `both`, the sum of the rows of `dz`."""
         rows, inputs = x.shape
-        if inputs < min(_FEW_INPUTS, dense.out_features // 4):
+        skip = "ab" if self.dense.skip_zeros else ""
+        if inputs < min(_FEW_INPUTS, both.shape[1] // 4):
             # With a column of ones in x, reading dz once gives both.
-            x1 = space.array("x1", (inputs + 1, rows), dense.dtype)
+            x1 = space.array("x1", (inputs + 1, rows), x.dtype)
             x1[:-1] = x.T
             x1[-1] = 1
-            both = dense.gradients.reshape(inputs + 1, dense.out_features)
-            backend.matmul(x1, dz, both, None, False, skip)
+            chain.products.append(Product(x1, dz, both, skip=skip, over_rows=True))
             return
-        ones = space.array("ones", (1, rows), dense.dtype)
+        ones = space.array("ones", (1, rows), x.dtype)
         ones[...] = 1
-        backend.matmul(x.T, dz, dense.grad_weight, None, False, skip)
-        backend.matmul(ones, dz, dense.grad_bias[None, :], None, False, "")
+        chain.products.append(Product(x.T, dz, both[:-1], skip=skip, over_rows=True))
+        chain.products.append(Product(ones, dz, both[-1:], over_rows=True))
+
+    def _spread_gradients(self, both: Array, part: Any, columns: NDArray[np.intp] | None) -> None:
+        """Put the gradients of some columns of the layer, or for some of its inputs, in place."""
+        dense = self.dense
+        dense.grad_weight[...] = 0
+        dense.grad_weight[part] = both[:-1]
+        dense.grad_bias[...] = spread(both[-1:], columns, dense.out_features)[0]
 
     def _gate(self, dy: Array, trace: Trace, space: Workspace) -> Array:
         """The gradient of what the Dense computed, from that of what the group gave."""

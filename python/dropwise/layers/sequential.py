@@ -15,7 +15,7 @@ from dropwise._backends.protocol import Array
 from dropwise.layers.base import Layer, check_gradient, no_forward
 from dropwise.layers.dense import Dense
 from dropwise.layers.dropout import Dropout
-from dropwise.layers.fused import Flow, Group, Plain, Trace, Workspace, plan
+from dropwise.layers.fused import Chain, Flow, Group, Plain, Trace, Workspace, plan
 from dropwise.layers.relu import ReLU
 from dropwise.losses import Loss
 from dropwise.optimizers import Optimizer
@@ -115,14 +115,15 @@ class Sequential(Layer):
         self, x: Array, spaces: Sequence[Workspace], blocks: slice, training: bool, *, trace: bool
     ) -> tuple[Flow, list[Trace | None]]:
         """Run some of the blocks."""
-        flow = Flow(x)
+        flow, chain = Flow(x), Chain()
         traces = []
         run = self._blocks[blocks]
         for block, following, space in zip(run, [*run[1:], None], spaces[blocks], strict=False):
             # A group is done with its input when the next step begins; others may hand it on.
             fresh = not isinstance(following, Group)
-            flow, left = block.forward(flow, training, space, trace=trace, fresh=fresh)
+            flow, left = block.forward(flow, training, space, chain, trace=trace, fresh=fresh)
             traces.append(left)
+        chain.run()
         return flow, traces
 
     def backward(self, dy: ArrayLike, *, input_grad: bool = True) -> Array | None:  # type: ignore[override]
@@ -147,7 +148,7 @@ class Sequential(Layer):
         if not input_grad:
             trains = [block.trains for block in self._blocks]
             lowest = trains.index(True) if True in trains else len(trains)
-        gated = False
+        gated, chain = False, Chain()
         for i in range(len(self._blocks) - 1, lowest - 1, -1):
             before = traces[i - 1] if i else None
             gradient = self._blocks[i].backward(
@@ -155,10 +156,12 @@ class Sequential(Layer):
                 gradient,
                 before,
                 self._spaces[i],
+                chain,
                 gated=gated,
                 want_dx=input_grad or i > lowest,
             )
             gated = before is not None and isinstance(self._blocks[i], Group)
+        chain.run()
         return gradient if input_grad else None
 
     def predict(self, x: ArrayLike) -> Array:
@@ -254,8 +257,9 @@ class Sequential(Layer):
                 continue
             x = self._infer(x, i)
             if isinstance(block, Group) and block.dropout and not block.dropout.noise_shape:
-                bare = Group(block.dense, block.relu, None)
-                flow, _ = bare.forward(Flow(x), False, Workspace(), trace=False, fresh=True)
+                bare, chain = Group(block.dense, block.relu, None), Chain()
+                flow, _ = bare.forward(Flow(x), False, Workspace(), chain, trace=False, fresh=True)
+                chain.run()
                 return i + 1, block.dropout, flow.full()
             return i, None, x
         return len(self._blocks), None, self._infer(x, len(self._blocks))
