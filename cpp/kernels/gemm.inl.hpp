@@ -445,6 +445,10 @@ bool finish_rows(std::size_t m, std::size_t n, const Values& values, T* c, std::
         std::size_t j = 0;
         for (; j + 64 <= n; j += 64) {
             const std::uint64_t word = kBits ? read_bits(e.bits, bit + j, 64) : 0;
+            // Stores wait for lines of the cache that hold what they are about to overwrite.
+            if (!Values::kInPlace)
+                for (std::size_t p = 0; p < 64; p += 64 / sizeof(T))
+                    simd::prefetch(c + 4 * ldc + static_cast<std::ptrdiff_t>(j + p));
             typename V::Reg v[kWordVectors<T>];
             values.word(i, j, v);
             DROPWISE_UNROLL for (std::size_t l = 0; l < kWordVectors<T>; ++l) {
