@@ -115,6 +115,22 @@ def test_fused_is_the_layers_one_by_one_with_any_dropout(
             np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-12 * scale)
 
 
+# The native backend takes so many rows of such narrow layers through them in pieces.
+@pytest.mark.parametrize("options", [{}, {"noise_shape": (1, None)}, {"scaling": "vanilla"}])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("spec", ["5 400 R D 3", "5 400 D 6 400 R D 7 R", "5 R D 400 R 3"])
+def test_fused_is_the_layers_one_by_one_with_many_rows(spec, training, options):
+    x = sample(1501, 5)
+    layers, net = chain(spec, **options), dw.Sequential(chain(spec, **options))
+    dy = sample(1501, net.predict(x).shape[1])
+    y, dx = one_by_one(layers, x, dy, training)
+    np.testing.assert_allclose(net.forward(x, training), y, rtol=1e-10, atol=1e-11)
+    np.testing.assert_allclose(net.backward(dy), dx, rtol=1e-10, atol=1e-11)
+    for layer, fused in zip(layers, net.layers, strict=True):
+        for (_, want), (_, got) in zip(layer.parameters(), fused.parameters(), strict=True):
+            np.testing.assert_allclose(got, want, rtol=1e-10, atol=1e-9)
+
+
 @pytest.mark.parametrize("lead", [(6,), (2, 3), (3, 1, 2)])
 @pytest.mark.parametrize("spec", ["5 7 R D 3", "5 7 R D 3 R D", "5 D 7"])
 def test_leading_dimensions_are_kept(lead, spec):

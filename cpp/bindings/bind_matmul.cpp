@@ -161,9 +161,10 @@ void matmul_kept(const py::array& a, const py::array& b, const py::array& bits,
     multiply({a, b, out, bias, relu, skip, nonzero, bits, scale, false, false, way});
 }
 
-void matmul_chain(const std::vector<py::tuple>& products) {
+void matmul_chain(const std::vector<py::object>& products) {
     std::vector<Described> all;
-    for (const py::tuple& p : products) {
+    for (const py::object& product : products) {
+        const py::tuple p(product);
         require(p.size() == 11, "a product has eleven parts");
         all.push_back({p[0].cast<py::array>(), p[1].cast<py::array>(), p[2].cast<py::array>(),
                        p[3].cast<std::optional<py::array>>(), p[4].cast<bool>(),

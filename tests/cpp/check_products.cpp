@@ -85,10 +85,8 @@ bool check(std::size_t m, std::size_t k, std::size_t n) {
     std::vector<T> contiguous(m * n);
     const Matrix<T> packed{contiguous.data(), m, n, static_cast<std::ptrdiff_t>(n), 1};
     const Matrix<T>& to = kept ? packed : out.view();
-    if (kept)
-        ops::matmul_kept<T>(a.read(), b.read(), bits.data(), to, bias_data, relu, T{2}, skip);
-    else
-        ops::matmul<T>(a.read(), b.read(), to, bias_data, relu, skip);
+    ops::multiply<T>({a.read(), b.read(), to, bias_data, relu, kept ? bits.data() : nullptr,
+                      kept ? T{2} : T{1}, skip});
 
     for (std::size_t i = 0; i < m; ++i)
         for (std::size_t j = 0; j < n; ++j) {
