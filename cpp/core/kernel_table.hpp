@@ -148,10 +148,6 @@ struct ProductKernels {
     void (*multiply_kept)(std::size_t rows, std::size_t depth, const std::uint64_t* words,
                           const T* a, std::ptrdiff_t lda, const T* tile, T* sums,
                           std::size_t ld_sums, bool first);
-    // c[i, j] = the next of row i's sums where bit j of words[i] is 1, else 0; j < cols <= 64.
-    // Reads up to a vector past a row's sums.
-    void (*spread)(std::size_t rows, std::size_t cols, const std::uint64_t* words, const T* sums,
-                   std::size_t ld_sums, T* c, std::ptrdiff_t ldc);
     // Applies the epilogue to c[m, n]; true if a result is NaN (or huge).
     bool (*finish)(std::size_t m, std::size_t n, T* c, std::ptrdiff_t ldc,
                    const Epilogue<T>& epilogue);
@@ -160,6 +156,10 @@ struct ProductKernels {
                                std::ptrdiff_t row_stride, std::ptrdiff_t col_stride, const T* b,
                                std::ptrdiff_t ldb, T* c, std::ptrdiff_t ldc,
                                const Epilogue<T>& epilogue);
+    // c[i, j] = the epilogue of the next of row i's sums where bit j of words[i], that of the
+    // epilogue, is 1; j < n <= 64.  Reads up to a vector past a row's sums.
+    bool (*finish_kept)(std::size_t m, std::size_t n, const std::uint64_t* words, const T* sums,
+                        std::size_t ld_sums, T* c, std::ptrdiff_t ldc, const Epilogue<T>& epilogue);
 };
 
 struct KernelTable {

@@ -29,9 +29,9 @@ constexpr dropwise::ProductKernels<T> kernels() {
             &multiply_skipping<T>,
             &mask_words,
             &multiply_kept<T>,
-            &spread<T>,
             &finish<T>,
-            &multiply_few_terms<T>};
+            &multiply_few_terms<T>,
+            &finish_kept<T>};
 }
 
 }  // namespace product

@@ -2,7 +2,7 @@
 //
 // A chunk of a row of the left operand is held in registers; the kept outputs of 64 columns are
 // taken kSums at a time, each a dot product with a row of a tile that stays in L1.  The sums of a
-// row are stored side by side and spread to their columns at the end.
+// row are stored side by side and spread to their columns by the epilogue.
 #pragma once
 
 #include "kernels/gemm.inl.hpp"
@@ -94,25 +94,37 @@ void multiply_kept(std::size_t rows, std::size_t depth, const std::uint64_t* wor
                                                        first);
 }
 
-// c[i, j] = the next of row i's sums where bit j of words[i] is 1, else 0, for j < cols.
+// The values of an epilogue: the sums of a row, one after the other, where bits of its word are 1.
 template <class T>
-void spread(std::size_t rows, std::size_t cols, const std::uint64_t* words, const T* sums,
-            std::size_t ld_sums, T* c, std::ptrdiff_t ldc) {
+struct FromSums {
     using V = simd::Vec<T>;
-    constexpr std::size_t L = V::kLanes;
-    constexpr std::uint64_t kAll = (std::uint64_t{1} << L) - 1;
-    for (; rows != 0; --rows, sums += ld_sums, c += ldc) {
-        std::uint64_t word = *words++;
-        const T* from = sums;
-        for (std::size_t j = 0; j < cols; j += L, word >>= L) {
-            const typename V::Reg v = V::expand(word & kAll, from);
-            from += simd::popcount(word & kAll);
-            if (j + L <= cols)
-                V::store(c + j, v);
-            else
-                V::store_n(c + j, v, cols - j);
+    static constexpr bool kInPlace = false;
+    const std::uint64_t* words;
+    const T* sums;
+    std::size_t ld_sums;
+
+    void word(std::size_t i, std::size_t, typename V::Reg (&v)[kWordVectors<T>]) const {
+        const T* from = sums + i * ld_sums;
+        DROPWISE_UNROLL for (std::size_t l = 0; l < kWordVectors<T>; ++l) {
+            v[l] = V::expand(bits(i, l * V::kLanes), from);
+            from += simd::popcount(bits(i, l * V::kLanes));
         }
     }
+    typename V::Reg part(std::size_t i, std::size_t j, std::size_t) const {
+        const std::uint64_t before = words[i] & ((std::uint64_t{1} << j) - 1);
+        return V::expand(bits(i, j), sums + i * ld_sums + simd::popcount(before));
+    }
+
+  private:
+    std::uint64_t bits(std::size_t i, std::size_t j) const {
+        return words[i] >> j & ((std::uint64_t{1} << V::kLanes) - 1);
+    }
+};
+
+template <class T>
+bool finish_kept(std::size_t m, std::size_t n, const std::uint64_t* words, const T* sums,
+                 std::size_t ld_sums, T* c, std::ptrdiff_t ldc, const Epilogue<T>& e) {
+    return finish_from<T>(m, n, FromSums<T>{words, sums, ld_sums}, c, ldc, e);
 }
 
 }  // namespace product

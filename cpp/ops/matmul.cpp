@@ -653,10 +653,9 @@ void keep_only(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T
             }
             for (size_t g = 0; g < count; ++g) {
                 const size_t j = (first + g) * kWordBits;
-                kern.spread(rows, block_cols(g), kept.get() + g * height,
-                            sums.get() + g * height * ld_sums, ld_sums, c.at(i0 + i, j),
-                            c.row_stride);
-                finish(i0 + i, j, rows, block_cols(g));
+                finish.note_nan(kern.finish_kept(
+                    rows, block_cols(g), kept.get() + g * height, sums.get() + g * height * ld_sums,
+                    ld_sums, c.at(i0 + i, j), c.row_stride, finish.at(i0 + i, j)));
             }
         });
         memory.rethrow();
