@@ -17,6 +17,7 @@ enum class Slot {
     kTaskWords,
     kRows,
     kWords,
+    kPlaces,
     kResult,
     kOutput,
     kSums,

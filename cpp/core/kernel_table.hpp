@@ -90,6 +90,7 @@ struct Epilogue {
 constexpr std::size_t kPackSlack = 16;
 constexpr std::size_t kSumsSlack = 16;
 constexpr std::size_t kValuesSlack = 16;
+constexpr std::size_t kListDepth = 256;
 
 // What each way to compute a product costs, in picoseconds; only the ratios matter.  A way's cost
 // is the sum over its terms, each a count of things to do (ops/matmul.cpp), times what one such
@@ -139,6 +140,16 @@ struct ProductKernels {
     void (*multiply_skipping)(std::size_t rows, std::size_t width, const std::uint64_t* words,
                               const T* values, bool pairs, const T* tile, const T* in,
                               std::ptrdiff_t ld_in, T* out, std::ptrdiff_t ld_out);
+    // The same where few elements are not zero, of depth <= kListDepth: counts[i] of them in row i,
+    // their values, and as their places the p of x[i * ldx + p].  values and places have room for
+    // depth in each row and for kValuesSlack to overwrite.
+    std::size_t (*list)(std::size_t rows, std::size_t depth, const T* x, std::ptrdiff_t ldx,
+                        std::uint64_t* counts, T* values, std::uint8_t* places);
+    // out[rows, width] = in (null: 0) plus every value times the row of tile[depth][width] at its
+    // place.
+    void (*multiply_listed)(std::size_t rows, std::size_t width, const std::uint64_t* counts,
+                            const T* values, const std::uint8_t* places, const T* tile, const T* in,
+                            std::ptrdiff_t ld_in, T* out, std::ptrdiff_t ld_out);
     // words[i] = `count` <= 64 bits of the packed mask from position bit + i * bit_stride on.
     void (*mask_words)(std::size_t rows, std::size_t count, const std::uint8_t* bits,
                        std::size_t bit, std::size_t bit_stride, std::uint64_t* words);

@@ -27,6 +27,8 @@ constexpr dropwise::ProductKernels<T> kernels() {
             &dot<T>,
             &compact<T>,
             &multiply_skipping<T>,
+            &list<T>,
+            &multiply_listed<T>,
             &mask_words,
             &multiply_kept<T>,
             &finish<T>,

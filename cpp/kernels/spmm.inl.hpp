@@ -3,6 +3,9 @@
 // A word of bits says which of 64 consecutive k are worth a row of the right operand; its indices
 // come from the word itself, since a list of them would compete with the vector loads.  The 64 rows
 // of a tile stay in L1 while all rows of the left operand pass over it.
+//
+// Where few are, what comes once for a word takes more time than they do: the sums to load and to
+// store, and a loop whose end no CPU foresees.  There several words go together, by lists.
 #pragma once
 
 #include "kernels/gemm.inl.hpp"
@@ -145,19 +148,67 @@ void skip_tile(std::size_t rows, const std::uint64_t* words, const T* values, co
     }
 }
 
+// The same for `depth` elements of a row: how many are not zero, their values and their places.
+template <class T>
+std::size_t list(std::size_t rows, std::size_t depth, const T* x, std::ptrdiff_t ldx,
+                 std::uint64_t* counts, T* values, std::uint8_t* places) {
+    T* to = values;
+    for (; rows != 0; --rows, x += ldx) {
+        const T* const first = to;
+        for (std::size_t p = 0; p < depth; p += 64) {
+            for (std::size_t q = p; q < p + 64; q += 64 / sizeof(T))
+                simd::prefetch(x + 8 * ldx + q);
+            const std::size_t bits = min(64, depth - p);
+            std::uint64_t word = nonzero_word(bits, x + p);
+            to = gather(word, bits, x + p, to);
+            for (std::size_t q = p; q < p + bits; q += 8, word >>= 8) {
+                simd::list_bits(word & 0xff, q, places);
+                places += simd::popcount(word & 0xff);
+            }
+        }
+        *counts++ = static_cast<std::uint64_t>(to - first);
+    }
+    return static_cast<std::size_t>(to - values);
+}
+
+template <class T, std::size_t C>
+void listed_tile(std::size_t rows, const std::uint64_t* counts, const T* values,
+                 const std::uint8_t* places, const T* tile, const T* in, std::ptrdiff_t ld_in,
+                 T* out, std::ptrdiff_t ld_out) {
+    using V = simd::Vec<T>;
+    for (; rows != 0; --rows, out += ld_out) {
+        typename V::Reg acc[C];
+        start_sums<T, C>(in, acc);
+        for (std::uint64_t n = *counts++; n != 0; --n) {
+            const typename V::Reg value = V::broadcast(values++);
+            const T* row = tile + *places++ * (C * V::kLanes);
+            for (std::size_t c = 0; c < C; ++c)
+                acc[c] = V::fma(value, V::load(row + c * V::kLanes), acc[c]);
+        }
+        store_sums<T, C>(acc, out);
+        if (in != nullptr) in += ld_in;
+    }
+}
+
 template <class T>
 using SkipFn = void (*)(std::size_t, const std::uint64_t*, const T*, const T*, const T*,
                         std::ptrdiff_t, T*, std::ptrdiff_t);
 
 template <class T>
+using ListedFn = void (*)(std::size_t, const std::uint64_t*, const T*, const std::uint8_t*,
+                          const T*, const T*, std::ptrdiff_t, T*, std::ptrdiff_t);
+
+template <class T>
 struct SkipTiles {
     SkipFn<T> fn[2][kSkipVectors<T>];  // [pairs][vectors - 1]
+    ListedFn<T> listed[kSkipVectors<T>];
 };
 
 template <class T, std::size_t C = kSkipVectors<T>>
 constexpr void fill_skip_tiles(SkipTiles<T>& tiles) {
     tiles.fn[0][C - 1] = &skip_tile<T, C, false>;
     tiles.fn[1][C - 1] = &skip_tile<T, C, kCanPair<T>>;
+    tiles.listed[C - 1] = &listed_tile<T, C>;
     if constexpr (C > 1) fill_skip_tiles<T, C - 1>(tiles);
 }
 
@@ -177,6 +228,14 @@ void multiply_skipping(std::size_t rows, std::size_t width, const std::uint64_t*
                        std::ptrdiff_t ld_in, T* out, std::ptrdiff_t ld_out) {
     kSkipTiles<T>.fn[pairs][width / simd::Vec<T>::kLanes - 1](rows, words, values, tile, in, ld_in,
                                                               out, ld_out);
+}
+
+template <class T>
+void multiply_listed(std::size_t rows, std::size_t width, const std::uint64_t* counts,
+                     const T* values, const std::uint8_t* places, const T* tile, const T* in,
+                     std::ptrdiff_t ld_in, T* out, std::ptrdiff_t ld_out) {
+    kSkipTiles<T>.listed[width / simd::Vec<T>::kLanes - 1](rows, counts, values, places, tile, in,
+                                                           ld_in, out, ld_out);
 }
 
 }  // namespace product

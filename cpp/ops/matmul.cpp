@@ -471,69 +471,97 @@ double density(const ProductKernels<T>& kern, Matrix<const T> a, size_t work) {
     return static_cast<double>(count) / static_cast<double>(seen);
 }
 
-// True if two rows will share so much that they should go in pairs.
-bool in_pairs(double density) {
-    return density > 0.35;
+// How rows are taken past their zeros: in pairs, where two of them share much; and how many words
+// at a time, by lists if it is more than one, where there is little in a word.
+struct Passes {
+    bool pairs;
+    size_t words;
+};
+Passes passes_at(double density, size_t rows) {
+    constexpr size_t kMany = 256;  // rows, for a tile that does not fit the first-level cache
+    return {density > 0.35, density < 0.06 && rows >= kMany ? kListDepth / kWordBits : 1};
 }
 
-// What is not zero in a band of rows, and where: words[w][row], and for each 64 columns the values
-// of kBand rows one after the other.  A product reads them as often as it has tiles of columns, and
-// in order, wherever the rows lie.
+// What is not zero in a band of rows, and where: words[u][row], or counts if there are lists, and
+// for each unit, of so many columns as are taken at a time, the values (and places) of kBand rows
+// one after the other.  A product reads them as often as it has tiles of columns, and in order,
+// wherever the rows lie.
 template <class T>
 class Nonzero {
   public:
     static constexpr size_t kBand = 128;
 
-    Nonzero(Matrix<const T> a, bool pairs)
+    Nonzero(Matrix<const T> a, Passes passes)
         : a_(a),
-          pairs_(pairs),
-          words_(Slot::kWords, ceil_div(a.cols, kWordBits) * a.rows),
+          passes_(passes),
+          depth_(passes.words * kWordBits),
+          units_(ceil_div(a.cols, depth_)),
+          words_(Slot::kWords, units_ * a.rows),
           bands_(ceil_div(a.rows, kBand)),
-          band_values_(std::min(kBand, a.rows) * kWordBits + kValuesSlack),
-          values_(Slot::kRows, ceil_div(a.cols, kWordBits) * bands_ * band_values_) {
+          band_values_(std::min(kBand, a.rows) * depth_ + kValuesSlack),
+          values_(Slot::kRows, units_ * bands_ * band_values_),
+          places_(Slot::kPlaces, listed() ? units_ * bands_ * band_values_ : 0) {
         if (words_.get() == nullptr || values_.get() == nullptr) throw std::bad_alloc();
+        if (listed() && places_.get() == nullptr) throw std::bad_alloc();
     }
-    const std::uint64_t* words(size_t i, size_t w) const { return words_.get() + w * a_.rows + i; }
-    // Those of the band that starts at row i.
-    const T* values(size_t i, size_t w) const {
-        return values_.get() + (w * bands_ + i / kBand) * band_values_;
+    size_t depth() const { return depth_; }
+    // out = in (null: 0) plus what unit u of `rows` rows from i on, of one band, makes of a tile.
+    void multiply(const ProductKernels<T>& kern, size_t i, size_t rows, size_t u, size_t width,
+                  const T* tile, const T* in, T* out, ptrdiff_t ld_in, ptrdiff_t ld_out) const {
+        const size_t band = band_at(i, u);
+        const std::uint64_t* words = words_.get() + u * a_.rows + i;
+        if (listed())
+            kern.multiply_listed(rows, width, words, values_.get() + band, places_.get() + band,
+                                 tile, in, ld_in, out, ld_out);
+        else
+            kern.multiply_skipping(rows, width, words, values_.get() + band, passes_.pairs, tile,
+                                   in, ld_in, out, ld_out);
     }
-    // To be called for every band before it is read; `block` has room for kCopied rows of a word.
+    // To be called for every band before it is read; `block` has room for kCopied rows of a unit.
     static constexpr size_t kCopied = 32;
     void find(const ProductKernels<T>& kern, size_t first, T* block) const {
         const size_t end = std::min(first + kBand, a_.rows);
-        // Through memory as it lies: along a few rows, or word by word.
+        // Through memory as it lies: along a few rows, or unit by unit.
         const bool by_rows = a_.col_stride == 1;
         constexpr size_t kTogether = 64, kFewRows = 8;
-        const size_t step_words = by_rows ? kTogether : 1, step_rows = by_rows ? kFewRows : kCopied;
-        for (size_t w0 = 0; w0 * kWordBits < a_.cols; w0 += step_words) {
-            const size_t w1 = std::min(w0 + step_words, ceil_div(a_.cols, kWordBits));
+        const size_t step_units = by_rows ? kTogether : 1, step_rows = by_rows ? kFewRows : kCopied;
+        for (size_t u0 = 0; u0 < units_; u0 += step_units) {
+            const size_t u1 = std::min(u0 + step_units, units_);
             size_t found[kTogether] = {};
             for (size_t i = first; i < end; i += step_rows) {
                 const size_t rows = std::min(step_rows, end - i);
-                for (size_t w = w0; w < w1; ++w) {
-                    const size_t p = w * kWordBits, bits = std::min(kWordBits, a_.cols - p);
+                for (size_t u = u0; u < u1; ++u) {
+                    const size_t p = u * depth_, depth = std::min(depth_, a_.cols - p);
                     const T* from = a_.at(i, p);
                     ptrdiff_t ld = a_.row_stride;
                     if (!by_rows) {
-                        kern.copy(rows, bits, from, ld, a_.col_stride, block, kWordBits);
+                        const auto copied = static_cast<ptrdiff_t>(depth_);
+                        kern.copy(rows, depth, from, ld, a_.col_stride, block, copied);
                         from = block;
-                        ld = kWordBits;
+                        ld = copied;
                     }
-                    found[w - w0] += kern.compact(rows, bits, from, ld, pairs_,
-                                                  const_cast<std::uint64_t*>(words(i, w)),
-                                                  const_cast<T*>(values(first, w)) + found[w - w0]);
+                    const size_t at = band_at(first, u) + found[u - u0];
+                    std::uint64_t* words = words_.get() + u * a_.rows + i;
+                    found[u - u0] += listed() ? kern.list(rows, depth, from, ld, words,
+                                                          values_.get() + at, places_.get() + at)
+                                              : kern.compact(rows, depth, from, ld, passes_.pairs,
+                                                             words, values_.get() + at);
                 }
             }
         }
     }
 
   private:
+    bool listed() const { return passes_.words > 1; }
+    size_t band_at(size_t i, size_t u) const { return (u * bands_ + i / kBand) * band_values_; }
+
     Matrix<const T> a_;
-    bool pairs_;
+    Passes passes_;
+    size_t depth_, units_;
     Scratch<std::uint64_t> words_;
     size_t bands_, band_values_;
     Scratch<T> values_;
+    Scratch<std::uint8_t> places_;
 };
 
 // c = a b and the epilogue, skipping the zeros of a.  Any strides.
@@ -546,14 +574,15 @@ void skip_a(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T>& 
     // Whole bytes of packed bits, so that no two tasks write one.
     const size_t width = even_piece(n, kern.skip_width, std::max<size_t>(kern.lanes, 8));
     const size_t tiles = ceil_div(n, width);
-    const bool pairs = in_pairs(density(kern, a, a.rows * k * n));
+    const Passes passes = passes_at(density(kern, a, a.rows * k * n), a.rows);
     MemoryCheck memory;
 
     for (size_t i0 = 0; i0 < c.rows; i0 += rows_at_once<T>(k)) {
         const size_t m = std::min(rows_at_once<T>(k), c.rows - i0);
-        const Nonzero<T> x(a.block(i0, 0, m, k), pairs);
+        const Nonzero<T> x(a.block(i0, 0, m, k), passes);
+        const size_t depth = x.depth();
         for_each_task(ceil_div(m, band), num_threads() == 1, [&](size_t task) {
-            const Scratch<T> block(Slot::kTask, Nonzero<T>::kCopied * kWordBits);
+            const Scratch<T> block(Slot::kTask, Nonzero<T>::kCopied * depth);
             if (memory(block.get())) x.find(kern, task * band, block.get());
         });
         memory.rethrow();
@@ -563,23 +592,21 @@ void skip_a(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T>& 
             const size_t i = task / tiles * height, rows = std::min(height, m - i);
             const size_t j = task % tiles * width, cols = std::min(width, n - j);
             const size_t padded = round_up(cols, kern.lanes);
-            const Scratch<T> tile(Slot::kTaskTile, kWordBits * width);
+            const Scratch<T> tile(Slot::kTaskTile, depth * width);
             const Scratch<T> sums(Slot::kTask, height * width);
             if (!memory(tile.get()) || !memory(sums.get())) return;
-            if (padded != cols) std::fill_n(tile.get(), kWordBits * padded, T{0});
+            if (padded != cols) std::fill_n(tile.get(), depth * padded, T{0});
             const Matrix<T> to = c.block(i0 + i, j, rows, cols);
             const bool direct = padded == cols && to.col_stride == 1;
             const Matrix<T> partial{sums.get(), rows, cols, static_cast<ptrdiff_t>(padded), 1};
-            for (size_t w = 0; w * kWordBits < k; ++w) {
-                const size_t p = w * kWordBits;
-                kern.copy(std::min(kWordBits, k - p), cols, b.at(p, j), b.row_stride, b.col_stride,
+            for (size_t p = 0; p < k; p += depth) {
+                kern.copy(std::min(depth, k - p), cols, b.at(p, j), b.row_stride, b.col_stride,
                           tile.get(), partial.row_stride);
-                const Matrix<T>& target = direct && p + kWordBits >= k ? to : partial;
+                const Matrix<T>& target = direct && p + depth >= k ? to : partial;
                 for (size_t r = 0; r < rows; r += band)
-                    kern.multiply_skipping(std::min(band, rows - r), padded, x.words(i + r, w),
-                                           x.values(i + r, w), pairs, tile.get(),
-                                           w == 0 ? nullptr : partial.at(r, 0), partial.row_stride,
-                                           target.at(r, 0), target.row_stride);
+                    x.multiply(kern, i + r, std::min(band, rows - r), p / depth, padded, tile.get(),
+                               p == 0 ? nullptr : partial.at(r, 0), target.at(r, 0),
+                               partial.row_stride, target.row_stride);
             }
             if (!direct) copy_matrix(kern, read_only(partial), to);
             if (fused) finish(i0 + i, j, rows, cols);
@@ -731,15 +758,16 @@ Terms skip_terms(const ProductKernels<T>& kern, double density, Matrix<const T> 
     const auto k = static_cast<double>(a.cols);
     const auto padded = static_cast<double>(round_up(b.cols, kern.lanes));
     const auto tiles = static_cast<double>(ceil_div(b.cols, kern.skip_width));
-    const auto words = static_cast<double>(ceil_div(a.cols, kWordBits));
-    const double both = in_pairs(density) ? density * density : 0;
+    const Passes passes = passes_at(density, a.rows);
+    const double both = passes.pairs ? density * density : 0;
+    const auto units = static_cast<double>(ceil_div(a.cols, passes.words * kWordBits));
     const Either find(a.col_stride == 1, m * k), copy(b.col_stride == 1, k * n);
     const Either copy_out(transpose_c, transpose_c || padded != n ? m * n : 0);
     return {1,
             density * m * k * padded,
             density * m * k * tiles,
             -both * m * k * padded,
-            m * words * tiles,
+            m * units * tiles,
             find.yes,
             find.no,
             copy.yes,

@@ -327,6 +327,14 @@ inline int trailing_zeros(std::uint64_t w) {
 inline int popcount(std::uint64_t w) {
     return __builtin_popcountll(w);
 }
+// The positions of a byte's ones plus `first`, side by side in to[], and anything after them up
+// to 8.
+inline void list_bits(std::uint64_t byte, std::size_t first, std::uint8_t* to) {
+    for (std::size_t i = 0; i < 8; ++i, byte >>= 1) {
+        *to = static_cast<std::uint8_t>(first + i);
+        to += byte & 1;
+    }
+}
 inline void prefetch(const void* p) {
     __builtin_prefetch(p);
 }

@@ -523,6 +523,14 @@ inline int popcount(std::uint64_t w) {
 inline int trailing_zeros(std::uint64_t w) {
     return popcount(~w & (w - 1));
 }
+// The positions of a byte's ones plus `first`, side by side in to[], and anything after them up
+// to 8.
+inline void list_bits(std::uint64_t byte, std::size_t first, std::uint8_t* to) {
+    for (std::size_t i = 0; i < 8; ++i, byte >>= 1) {
+        *to = static_cast<std::uint8_t>(first + i);
+        to += byte & 1;
+    }
+}
 inline void prefetch(const void*) {}
 
 }  // namespace simd

@@ -119,5 +119,7 @@ int main() {
                           n = edges[below(n_edges)];
         if (!check<float>(m, k, n) || !check<double>(m, k, n)) return 1;
     }
+    for (int i = 0; i < 8; ++i)
+        if (!check<float>(260, 300, 30) || !check<double>(260, 300, 30)) return 1;
     return check<float>(1100, 70, 40) && check<float>(40, 300, 600) ? 0 : 1;
 }
