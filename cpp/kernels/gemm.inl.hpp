@@ -170,7 +170,7 @@ void pack_b(std::size_t k, std::size_t n, const T* b, std::ptrdiff_t row_stride,
 
 // c[R, C vectors] = or += a, stored [k][R], times b with rows ldb apart.  Of the last vector only
 // `tail` lanes are written.
-template <class T, std::size_t R, std::size_t C>
+template <class T, std::size_t R, std::size_t C, bool kPanel>
 void tile(std::size_t k, const T* a, const T* b, std::ptrdiff_t ldb, T* c, std::ptrdiff_t ldc,
           std::size_t tail, bool accumulate) {
     using V = simd::Vec<T>;
@@ -182,6 +182,8 @@ void tile(std::size_t k, const T* a, const T* b, std::ptrdiff_t ldb, T* c, std::
     for (; k != 0; --k, a += R, b += ldb) {
         typename V::Reg row[C];
         for (std::size_t j = 0; j < C; ++j) row[j] = V::load(b + j * L);
+        // Short vectors go through a panel faster than hardware fetches it.
+        if constexpr (kPanel && C == 2 && !kWideTiles<T>) simd::prefetch(b + 32 * ldb);
         for (std::size_t r = 0; r < R; ++r) {
             const typename V::Reg x = V::broadcast(a + r);
             for (std::size_t j = 0; j < C; ++j) acc[r][j] = V::fma(x, row[j], acc[r][j]);
@@ -207,26 +209,27 @@ using TileFn = void (*)(std::size_t, const T*, const T*, std::ptrdiff_t, T*, std
                         std::size_t, bool);
 
 // fn[rows - 1]; null where the accumulators would not fit.
-template <class T, std::size_t C>
+template <class T>
 struct Tiles {
     TileFn<T> fn[kFewRows<T>];
 };
 
-template <class T, std::size_t C, std::size_t R = kFewRows<T>>
-constexpr void fill_tiles(Tiles<T, C>& tiles) {
-    if constexpr (R * C <= 2 * kFewRows<T>) tiles.fn[R - 1] = &tile<T, R, C>;
-    if constexpr (R > 1) fill_tiles<T, C, R - 1>(tiles);
+template <class T, std::size_t C, bool kPanel, std::size_t R = kFewRows<T>>
+constexpr void fill_tiles(Tiles<T>& tiles) {
+    if constexpr (R * C <= 2 * kFewRows<T>) tiles.fn[R - 1] = &tile<T, R, C, kPanel>;
+    if constexpr (R > 1) fill_tiles<T, C, kPanel, R - 1>(tiles);
 }
 
-template <class T, std::size_t C>
-constexpr Tiles<T, C> make_tiles() {
-    Tiles<T, C> tiles{};
-    fill_tiles(tiles);
+template <class T, std::size_t C, bool kPanel>
+constexpr Tiles<T> make_tiles() {
+    Tiles<T> tiles{};
+    fill_tiles<T, C, kPanel>(tiles);
     return tiles;
 }
 
-template <class T, std::size_t C>
-constexpr Tiles<T, C> kTiles = make_tiles<T, C>();
+// For a panel of packed B, or for rows of B where they lie.
+template <class T, std::size_t C, bool kPanel>
+constexpr Tiles<T> kTiles = make_tiles<T, C, kPanel>();
 
 // Rows of tiles outside, panels of B inside: A's panel stays in L1 while B streams from L2, and a
 // band of finished rows is complete early.
@@ -234,7 +237,8 @@ template <class T>
 void multiply(std::size_t m, std::size_t n, std::size_t k, const T* a, const T* b,
               std::size_t panel_width, T* c, std::ptrdiff_t ldc, bool accumulate) {
     constexpr std::size_t L = simd::Vec<T>::kLanes;
-    constexpr const TileFn<T>* kFn[] = {kTiles<T, 1>.fn, kTiles<T, 2>.fn, kTiles<T, 3>.fn};
+    constexpr const TileFn<T>* kFn[] = {kTiles<T, 1, true>.fn, kTiles<T, 2, true>.fn,
+                                        kTiles<T, 3, true>.fn};
     for (std::size_t j = 0; j < n; j += panel_width) {
         const std::size_t cols = min(panel_width, n - j);
         const std::size_t vectors = (cols + L - 1) / L;
@@ -247,8 +251,8 @@ template <class T>
 void multiply_few_rows(std::size_t m, std::size_t n, std::size_t k, const T* a, const T* b,
                        std::ptrdiff_t ldb, T* c, std::ptrdiff_t ldc, bool accumulate) {
     constexpr std::size_t L = simd::Vec<T>::kLanes;
-    constexpr const TileFn<T>* kFn[] = {kTiles<T, 1>.fn, kTiles<T, 2>.fn, kTiles<T, 4>.fn,
-                                        kTiles<T, 8>.fn};
+    constexpr const TileFn<T>* kFn[] = {kTiles<T, 1, false>.fn, kTiles<T, 2, false>.fn,
+                                        kTiles<T, 4, false>.fn, kTiles<T, 8, false>.fn};
     int log2 = 3;
     for (std::size_t j = 0; j < n; j += L << log2) {
         while ((L << log2) > n - j || kFn[log2][m - 1] == nullptr) --log2;
