@@ -45,9 +45,10 @@ struct Product {
 template <class T>
 void multiply(const Product<T>& product);
 
-// One product after the other, each with what those before it wrote.  If they have the same rows,
-// and little to do for each, some of these go through all products before the next do: what one
-// product writes is then still in the cache when another reads it.
+// One product after the other.  An operand may be what an earlier one wrote: all of it, perhaps
+// transposed, over the same rows; sums over rows are there at the end.  With little to do for each
+// row, some rows go through all products before the next do: what one product writes is then still
+// in the cache when another reads it.
 template <class T>
 void multiply_chain(const std::vector<Product<T>>& products);
 

@@ -27,7 +27,11 @@ Array = NDArray[Any]
 
 
 class Product(NamedTuple):
-    """One of a chain: the arguments of ``matmul``, or of ``matmul_kept`` if there are bits."""
+    """One of a chain: the arguments of ``matmul``, or of ``matmul_kept`` if there are bits.
+
+    An operand may be what an earlier one wrote: all of it, perhaps transposed, over the same rows.
+    What is summed `over_rows` is there when the chain has ended.
+    """
 
     a: Array
     b: Array
@@ -41,8 +45,7 @@ class Product(NamedTuple):
     # The rows that the chain is about are those of a and out or, with `over_rows`, those of b, and
     # this is the sum over them, with no bias or any other step.
     over_rows: bool = False
-    # Products that follow take this `out` (all of it, perhaps transposed), and nobody else does: it
-    # may be left as it is.  It is C-contiguous.
+    # Nobody but products that follow takes `out`, which is C-contiguous: it may be left as it is.
     temporary: bool = False
 
 
@@ -114,7 +117,7 @@ class Backend(Protocol):
         """
 
     def matmul_chain(self, products: Sequence[Product]) -> None:
-        """Compute one after the other; operands may be what earlier ones write."""
+        """Compute them, in an order in which each finds what those before it wrote."""
 
     def num_threads(self) -> int:
         """Threads a call may use."""
