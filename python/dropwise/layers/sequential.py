@@ -362,6 +362,7 @@ class Sequential(Layer):
                 order = np.random.default_rng([self._shuffle_key, self.epochs_done]).permutation(n)
             learning_rate = optimizer.current_learning_rate
             sums = np.zeros(3)
+            known = False  # whether the loss has an accuracy
             for start in range(0, n, size):
                 stop = min(start + size, n)
                 if shuffled:
@@ -371,7 +372,9 @@ class Sequential(Layer):
                     y_batch = y[rows]
                 else:
                     x_batch, y_batch = x[start:stop], y[start:stop]
-                sums += (stop - start) * np.array(self._step(x_batch, y_batch, loss, optimizer))
+                data_loss, penalty, accuracy = self._step(x_batch, y_batch, loss, optimizer)
+                known = accuracy is not None
+                sums += (stop - start) * np.array([data_loss, penalty, accuracy or 0.0])
             self.epochs_done += 1
             data_loss, penalty, accuracy = (sums / n).tolist()
             val_loss, val_accuracy = (
@@ -384,7 +387,7 @@ class Sequential(Layer):
                 data_loss + penalty,
                 data_loss,
                 penalty,
-                accuracy if loss.accuracy is not None else None,
+                accuracy if known else None,
                 learning_rate,
                 val_loss,
                 val_accuracy,
@@ -392,14 +395,14 @@ class Sequential(Layer):
 
     def _step(
         self, x: Array, y: Array, loss: Loss, optimizer: Optimizer
-    ) -> tuple[float, float, float]:
+    ) -> tuple[float, float, float | None]:
         """One update; data loss, regularisation loss and accuracy before it."""
         data_loss = loss.forward(self.forward(x), y)
         penalty = self.regularization_loss()
         accuracy = loss.accuracy
         self.backward(loss.backward(), input_grad=False)
         optimizer.step(self.parameters())
-        return data_loss, penalty, 0.0 if accuracy is None else accuracy
+        return data_loss, penalty, accuracy
 
     def evaluate(self, x: ArrayLike, y: ArrayLike, *, loss: Loss) -> tuple[float, float | None]:
         """Data loss and accuracy (None if the loss knows none) at inference."""
