@@ -428,19 +428,30 @@ def step_of_training(rows, hidden, dtype):
     return products, out, expected
 
 
-# By pieces of rows or not, and so many that not all of their sums are held at once.
-@pytest.mark.parametrize(("rows", "hidden"), [(0, 8), (1, 7), (130, 41), (1501, 401), (4200, 2000)])
-def test_a_chain_gives_what_its_products_give(isa, threads, dtype, rows, hidden):
+def check_chain(rows, hidden, dtype):
+    """True if rows went through all products in pieces: the temporary matrix is then elsewhere."""
     products, out, expected = step_of_training(rows, hidden, dtype)
     native.matmul_chain(products)
     for got, want in zip(out, expected, strict=True):
         assert same_bits(got + 0.0, want + 0.0)
+    return bool((products[4].out == 77).all())
 
 
-def test_a_chain_keeps_its_rows_in_the_cache_where_that_is_asked_for():
+@pytest.mark.parametrize(("rows", "hidden"), [(1, 7), (130, 41), (1501, 401)])
+def test_a_chain_gives_what_its_products_give(isa, threads, dtype, rows, hidden):
+    assert check_chain(rows, hidden, dtype) == (rows > 1000)
+
+
+def test_a_chain_may_have_no_rows(dtype):
+    check_chain(0, 8, dtype)
+
+
+def test_a_chain_may_have_more_pieces_than_are_summed_at_once():
+    assert check_chain(4200, 1000, np.float32)
+
+
+def test_a_chain_writes_what_is_not_temporary():
     products, _, _ = step_of_training(1501, 401, np.float32)
-    native.matmul_chain(products)
-    assert (products[4].out == 77).all()  # it went through all products in pieces, elsewhere
     native.matmul_chain([p._replace(temporary=False) for p in products])
     assert not (products[4].out == 77).any()
 

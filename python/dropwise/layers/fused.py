@@ -95,9 +95,11 @@ class Chain:
         """Compute what waits."""
         if self.products:
             active().matmul_chain(self.products)
-        for do in self.then:
-            do()
-        self.products, self.then = [], []
+            self.products = []
+        if self.then:
+            for do in self.then:
+                do()
+            self.then = []
 
 
 class Plain:
