@@ -120,7 +120,7 @@ def test_fused_is_the_layers_one_by_one_with_any_dropout(
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("spec", ["5 400 R D 3", "5 400 D 6 400 R D 7 R", "5 R D 400 R 3"])
 def test_fused_is_the_layers_one_by_one_with_many_rows(spec, training, options):
-    x = sample(1501, 5)
+    x = sample(1501, 10)[::-1, ::2]
     layers, net = chain(spec, **options), dw.Sequential(chain(spec, **options))
     dy = sample(1501, net.predict(x).shape[1])
     y, dx = one_by_one(layers, x, dy, training)

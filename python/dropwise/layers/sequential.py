@@ -54,7 +54,8 @@ class Sequential(Layer):
     -----
     ``Dense [-> ReLU] [-> Dropout]`` runs fused: dropped units are never computed and zeros are
     skipped in the products around them.  Masks are those of the layers called one by one, values
-    the same to rounding.  Memory is kept between calls; what the methods return is yours.
+    the same to rounding.  Many rows of narrow layers go through all of them in pieces that fit the
+    cache.  Memory is kept between calls; what the methods return is yours.
 
     Examples
     --------
