@@ -2,17 +2,20 @@
 
     DROPWISE_ISA=avx2 python3 bench/costs.py [--products 3000]
 
-Products of random shapes, layouts and densities are timed in every way they allow.  Each way's time
-is then explained by its terms, the counts that the choice of a way works with: costs that are not
-negative, with the least relative error.
+Products of random shapes, layouts and densities are timed densely and past their zeros, in turns.
+The time of either way is explained by its terms, the counts that the choice of a way works with:
+costs that are not negative, with the least relative error.  From there costs move until the ratio
+of both times comes out right, most of all where it is near 1.  That is what decides, and a
+disturbance of the machine, which meets both alike, is not in it.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import scipy.optimize
@@ -22,19 +25,25 @@ import dropwise as dw
 import harness
 
 _native = harness.optional("dropwise._native")
-_SECONDS = 4e-3  # for each way of each product, at least
+_SECONDS = 0.02  # for each product, at least
+_NEAR = 0.15  # ratios this near to 1 count alike, others less
+_OUTLIER = 0.2  # errors larger than that grow in proportion, not as squares
+_STIFFNESS = 1.0  # how much costs hold on to where they started, against all products
+_NEXT_TO_NOTHING = 1e-3  # of the time of a product: where costs that were zero start
 _WAYS = ("dense", "skipping", "keeping")
 
 
-def minimum(call: Callable[[], object]) -> float:
-    """Seconds of the fastest of some calls."""
-    call()
-    best, end, calls = float("inf"), time.perf_counter() + _SECONDS, 0
-    while calls < 5 or time.perf_counter() < end:
-        start = time.perf_counter()
+def minima(calls: Sequence[Callable[[], object]]) -> list[float]:
+    """Seconds of the fastest call of each, in turns."""
+    for call in calls:
         call()
-        best = min(best, time.perf_counter() - start)
-        calls += 1
+    best, end, rounds = [float("inf")] * len(calls), time.perf_counter() + _SECONDS, 0
+    while rounds < 5 or time.perf_counter() < end:
+        for i, call in enumerate(calls):
+            start = time.perf_counter()
+            call()
+            best[i] = min(best[i], time.perf_counter() - start)
+        rounds += 1
     return best
 
 
@@ -42,47 +51,89 @@ def size(rng: np.random.Generator, largest: float) -> int:
     return int(np.exp(rng.uniform(np.log(8), np.log(largest))))
 
 
-def product(rng: np.random.Generator, dtype: type) -> Iterator[tuple[str, list[float], float]]:
-    """One product's ways: which kind, its terms, its time in seconds."""
+class Sample(NamedTuple):
+    """One product: which way past its zeros it has, and the terms and seconds of both ways."""
+
+    kind: str
+    dense: list[float]
+    sparse: list[float]
+    dense_seconds: float
+    sparse_seconds: float
+
+
+def sample(rng: np.random.Generator, dtype: type) -> Sample:
+    """Time a random product."""
     while True:
         m, k, n = (size(rng, 3000) for _ in range(3))
-        if 1e4 < m * k * n < 2e8:
+        if 1e4 < m * k * n < 1.5e8:
             break
     density = rng.uniform(0.02, 1)
     order = rng.choice(["C", "F"], 2)
     a = np.array(rng.standard_normal((m, k)), dtype, order=order[0])
     b = np.array(rng.standard_normal((k, n)), dtype, order=order[1])
     out = np.empty((m, n), dtype)
-    if rng.random() < 0.4:
-        kept = rng.random(m * n) < density
-        bits = np.packbits(kept, bitorder="little")
+    kept = rng.random() < 0.4
+    if kept:
+        way = "kept"
+        bits = np.packbits(rng.random(m * n) < density, bitorder="little")
 
         def call(way: str) -> None:
             _native.matmul_kept(a, b, bits, out, None, False, 2.0, "", way=way)
 
-        ways = {"dense": "dense", "kept": "keeping"}
     else:
-        bits = None
-        zeros = "ab"[rng.integers(2)]
-        operand = a if zeros == "a" else b
+        way = "ab"[rng.integers(2)]
+        operand = a if way == "a" else b
         operand *= rng.random(operand.shape) < density
+        zeros = way
 
         def call(way: str) -> None:
             _native.matmul(a, b, out, None, False, zeros, way=way)
 
-        ways = {"dense": "dense", zeros: "skipping"}
-    for way, kind in ways.items():
-        terms = _native.product_terms(a, b, out, way, bits is not None, density)
-        yield kind, terms, minimum(lambda way=way: call(way))
+    terms = [_native.product_terms(a, b, out, name, kept, density) for name in ("dense", way)]
+    seconds = minima([functools.partial(call, name) for name in ("dense", way)])
+    return Sample("keeping" if kept else "skipping", *terms, *seconds)
 
 
 def fit(terms: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    """Picoseconds for each term."""
+    """Picoseconds for each term, above zero."""
     relative = terms / (seconds[:, None] * 1e12)
     scale = np.abs(relative).mean(axis=0)
-    scale[scale == 0] = 1
+    scale[scale == 0] = np.inf  # of a term that never occurs
     costs, _ = scipy.optimize.nnls(relative / scale, np.ones(len(seconds)))
-    return costs / scale
+    return np.maximum(costs, _NEXT_TO_NOTHING) / scale
+
+
+def fit_ratios(samples: Sequence[Sample]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Costs of each way, and how far off the ratios are that they give: natural logarithms."""
+    seconds = np.array([(s.dense_seconds, s.sparse_seconds) for s in samples])
+    dense = np.array([s.dense for s in samples])
+    sparse = np.array([s.sparse for s in samples])
+    kinds = {kind: np.array([s.kind == kind for s in samples]) for kind in _WAYS[1:]}
+    start = {"dense": fit(dense, seconds[:, 0])}
+    start |= {kind: fit(sparse[rows], seconds[rows, 1]) for kind, rows in kinds.items()}
+    measured = np.log(seconds[:, 0] / seconds[:, 1])
+    weight = 1 / np.sqrt(_NEAR + np.abs(measured))
+
+    def moved(steps: np.ndarray) -> dict[str, np.ndarray]:
+        parts = np.split(steps, np.cumsum([len(start[way]) for way in _WAYS])[:-1])
+        return {way: start[way] * np.exp(part) for way, part in zip(_WAYS, parts, strict=True)}
+
+    def errors(costs: dict[str, np.ndarray]) -> np.ndarray:
+        past = np.empty(len(samples))
+        for kind, rows in kinds.items():
+            past[rows] = sparse[rows] @ costs[kind]
+        # Far from all costs that make sense, what pairs save may exceed what there is to do.
+        return np.log(dense @ costs["dense"] / np.maximum(past, 1)) - measured
+
+    def residuals(steps: np.ndarray) -> np.ndarray:
+        return np.append(weight * errors(moved(steps)), _STIFFNESS * steps)
+
+    steps = np.zeros(sum(map(len, start.values())))
+    found = scipy.optimize.least_squares(
+        residuals, steps, bounds=(-5, 5), loss="soft_l1", f_scale=_OUTLIER
+    )
+    costs = moved(found.x)
+    return costs, errors(costs)
 
 
 def main() -> None:
@@ -94,18 +145,11 @@ def main() -> None:
     dw.set_num_threads(1)
     for dtype in (np.float32, np.float64):
         rng = np.random.default_rng(args.seed)
-        samples = defaultdict(list)
-        for _ in tqdm(range(args.products), np.dtype(dtype).name):
-            for kind, terms, seconds in product(rng, dtype):
-                samples[kind].append((terms, seconds))
-        print(np.dtype(dtype))
-        for kind in _WAYS:
-            terms = np.array([t for t, _ in samples[kind]])
-            seconds = np.array([s for _, s in samples[kind]])
-            costs = fit(terms, seconds)
-            error = terms @ costs / (seconds * 1e12) - 1
-            values = ", ".join(f"{c:.4g}" for c in costs)
-            print(f"    {{{values}}},  // {kind}: 90 % within {np.quantile(abs(error), 0.9):.0%}")
+        products = tqdm(range(args.products), np.dtype(dtype).name)
+        costs, errors = fit_ratios([sample(rng, dtype) for _ in products])
+        print(f"{np.dtype(dtype)}: 90 % of ratios within {np.quantile(abs(errors), 0.9):.0%}")
+        for way, values in costs.items():
+            print(f"    {{{', '.join(f'{value:.4g}' for value in values)}}},  // {way}")
 
 
 if __name__ == "__main__":

@@ -333,7 +333,7 @@ QUESTION = Question(
     arguments,
     peaks,
     summary,
-    rounds=5,
+    rounds=25,  # minima of few are noise
     seconds=1.0,
 )
 

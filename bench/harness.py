@@ -71,13 +71,13 @@ class Goal:
     ours: str | tuple[str, ...]
     theirs: tuple[str, ...]
     where: Mapping[str, Any]
-    figure: str = "median"  # or "minimum"
+    figure: str = "median"  # or "minimum", or "paired"
 
     def ratios(self, result: Mapping[str, Any]) -> list[float]:
         """One ratio for each case, the worst first."""
         found = []
         for case in result["cases"]:
-            times = {name: t[self.figure] for name, t in case["times"].items()}
+            times = {name: t[self.figure] for name, t in case["times"].items() if self.figure in t}
             theirs = [times[name] for name in self.theirs if name in times]
             if matches(case["labels"], self.where) and theirs:
                 for name in (self.ours,) if isinstance(self.ours, str) else self.ours:
@@ -171,10 +171,14 @@ def measure(
             done += 1
     finally:
         gc.enable()
+    first = samples[case.contenders[0].name]
     return {
         name: {
             "median": statistics.median(times),
             "minimum": min(times),
+            # In units of the first contender, round by round: what the machine does to all that
+            # are in one round cancels.  For differences that are small.
+            "paired": statistics.median(t / f for t, f in zip(times, first, strict=True)),
             "low": float(np.quantile(times, 0.1)),
             "high": float(np.quantile(times, 0.9)),
             "samples": len(times),

@@ -71,9 +71,9 @@ def table(folder: Path) -> str:
     keys = dict.fromkeys(key for found in columns.values() for key in found)
     lines = [[*key, *(found.get(key, "") for found in columns.values())] for key in keys]
     note = (
-        "One thread, float32, ratios of medians (products: of minima), contenders in turns in one "
-        "process; where several cases make a row, the worst to the best of them. `<=`: our time "
-        "over theirs; `>=`: theirs over ours."
+        "One thread, float32, ratios of medians (products: of minima; the way chosen: medians of "
+        "ratios), contenders in turns in one process; where several cases make a row, the worst to "
+        "the best of them. `<=`: our time over theirs; `>=`: theirs over ours."
     )
     marks = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     body = ["| " + " | ".join(line) + " |" for line in lines]

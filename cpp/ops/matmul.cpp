@@ -416,9 +416,12 @@ class Chunks {
     Chunks(Matrix<const T> a, size_t width)
         : a_(a),
           width_(width),
-          copied_(a.col_stride != 1 || (a.rows > 64 && far_apart(a))),
+          copied_(must_copy(a)),
           memory_(Slot::kRows, copied_ ? a.rows * round_up(a.cols, width) : 0) {
         if (copied_ && memory_.get() == nullptr) throw std::bad_alloc();
+    }
+    static bool must_copy(Matrix<const T> a) {
+        return a.col_stride != 1 || (a.rows > 64 && far_apart(a));
     }
     bool copied() const { return copied_; }
     // To be called once for every row before it is read.
@@ -616,13 +619,24 @@ void skip_a(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T>& 
     if (!fused) finish.all();
 }
 
+// How the terms of kept outputs are cut: chunks of equal depth, whole vectors, and what is left.
+struct KeptChunks {
+    size_t depth, count, tail;
+
+    template <class T>
+    KeptChunks(const ProductKernels<T>& kern, size_t k)
+        : depth(even_piece(k, kern.kept_depth, kern.lanes)),
+          count(ceil_div(k, depth)),
+          tail(k - (count - 1) * depth) {}
+};
+
 // c = a b and the epilogue, only where the epilogue's bits are 1; c's columns are contiguous.
 template <class T>
 void keep_only(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T>& finish) {
     const ProductKernels<T>& kern = finish.kernels;
     const size_t n = c.cols, k = a.cols;
-    const size_t depth = even_piece(k, kern.kept_depth, kern.lanes);
-    const size_t chunks = ceil_div(k, depth);
+    const KeptChunks chunks(kern, k);
+    const size_t depth = chunks.depth;
     const size_t blocks = ceil_div(n, kWordBits), groups = ceil_div(blocks, kKeptBlocks);
     const size_t ld_sums = kWordBits + kSumsSlack;
     const Matrix<const T> bt = b.transposed();
@@ -642,7 +656,6 @@ void keep_only(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T
             const size_t i = task / groups * height, rows = std::min(height, m - i);
             const size_t first = task % groups * kKeptBlocks;
             const size_t count = std::min(kKeptBlocks, blocks - first);
-            const size_t tail = k - (chunks - 1) * depth;  // of the last chunk, maybe not vectors
             const Scratch<T> tile(Slot::kTaskTile, kWordBits * depth + height * depth);
             const Scratch<T> sums(Slot::kTask, count * height * ld_sums);
             const Scratch<std::uint64_t> kept(Slot::kTaskWords, count * height);
@@ -655,17 +668,16 @@ void keep_only(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T
                                 finish.epilogue.bit + (i0 + i) * finish.epilogue.bit_stride +
                                     (first + g) * kWordBits,
                                 finish.epilogue.bit_stride, kept.get() + g * height);
-            for (size_t chunk = 0; chunk < chunks; ++chunk) {
+            for (size_t chunk = 0; chunk < chunks.count; ++chunk) {
                 const size_t p = chunk * depth;
-                const size_t ks = chunk + 1 < chunks ? depth : tail;
+                const size_t ks = chunk + 1 < chunks.count ? depth : chunks.tail;
                 const size_t padded = round_up(ks, kern.lanes);
                 const auto ld = static_cast<ptrdiff_t>(padded);
                 const T* from = x.at(i, p);
                 ptrdiff_t ld_from = x.ld();
                 if (padded != ks) {  // zeros after the end of k, on both sides
-                    T* copied = tile.get() + kWordBits * depth;
                     std::fill_n(tile.get(), kWordBits * padded + rows * padded, T{0});
-                    copied = tile.get() + kWordBits * padded;
+                    T* const copied = tile.get() + kWordBits * padded;
                     kern.copy(rows, ks, from, ld_from, 1, copied, ld);
                     from = copied;
                     ld_from = ld;
@@ -783,12 +795,24 @@ Terms keep_terms(const ProductKernels<T>& kern, double density, Matrix<const T> 
                  Matrix<const T> b) {
     const auto m = static_cast<double>(a.rows), n = static_cast<double>(b.cols);
     const auto k = static_cast<double>(a.cols);
+    const KeptChunks chunks(kern, a.cols);
     const auto padded = static_cast<double>(round_up(a.cols, kern.lanes));
-    const auto words =
-        static_cast<double>(ceil_div(b.cols, kWordBits) * ceil_div(a.cols, kern.kept_depth));
+    const auto blocks = static_cast<double>(ceil_div(b.cols, kWordBits));
+    const auto groups = static_cast<double>(ceil_div(ceil_div(b.cols, kWordBits), kKeptBlocks));
+    const auto times = static_cast<double>(chunks.count);
     const Either copy(b.row_stride == 1, k * n);
-    return {1,     density * m * n * padded,     m * words, copy.yes, copy.no,
-            m * n, a.col_stride == 1 ? 0 : m * k};
+    const Either copy_a(a.col_stride == 1, Chunks<T>::must_copy(a) ? m * k : 0);
+    const auto ragged = static_cast<double>(chunks.tail % kern.lanes == 0 ? 0 : chunks.tail);
+    return {1,
+            density * m * n * padded,
+            m * blocks * times,
+            copy.yes,
+            copy.no,
+            m * n,
+            copy_a.no,
+            copy_a.yes,
+            density * m * n * times,
+            m * ragged * groups};
 }
 
 double cost(const Terms& terms, const float (&costs)[kCostTerms]) {
@@ -805,12 +829,9 @@ Way choose(Matrix<const T> a, Matrix<const T> b, const Finish<T>& finish, Skip s
     if (m < kFewest || n < kFewest || k < kFewest) return Way::kDense;
     const std::uint8_t* bits = finish.epilogue.bits;
     const size_t work = m * n * k;
-    // Skipping a little more than break-even costs more than skipping a little less gains: what it
-    // gains depends on caches and branches that the costs do not know.
-    constexpr double kCaution = 0.97;
     Way best = Way::kDense;
     const Costs& costs = kern.costs[static_cast<size_t>(cpu_kind())];
-    double best_cost = kCaution * cost(dense_terms(kern, a, b, bits != nullptr), costs.dense);
+    double best_cost = cost(dense_terms(kern, a, b, bits != nullptr), costs.dense);
     // `cost_at` and `measure` are asked for as little as will do: nothing is counted for a way that
     // is the better one at any density, or at none.
     const auto offer = [&](Way way, auto&& cost_at, auto&& measure) {
