@@ -285,7 +285,6 @@ def main(question: Question) -> None:
             bar.advance(task)
     result = {
         "bench": question.name,
-        "quick": args.quick,
         "clock": "processor time" if args.cpu_time else "wall time",
         "machine": conditions,
         "extra": question.extra(),
