@@ -625,7 +625,7 @@ struct KeptChunks {
 
     template <class T>
     KeptChunks(const ProductKernels<T>& kern, size_t k)
-        : depth(even_piece(k, kern.kept_depth, kern.lanes)),
+        : depth(even_piece(std::max<size_t>(1, k), kern.kept_depth, kern.lanes)),
           count(ceil_div(k, depth)),
           tail(k - (count - 1) * depth) {}
 };
