@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -47,8 +48,15 @@ def minima(calls: Sequence[Callable[[], object]]) -> list[float]:
     return best
 
 
-def size(rng: np.random.Generator, largest: float) -> int:
-    return int(np.exp(rng.uniform(np.log(8), np.log(largest))))
+def shape(rng: np.random.Generator) -> tuple[int, int, int]:
+    """Dimensions of a product; half of the time those of whole vectors."""
+    step = rng.choice([1, 16])
+    while True:
+        m, k, n = (
+            step * math.ceil(np.exp(rng.uniform(np.log(8), np.log(3000))) / step) for _ in range(3)
+        )
+        if 1e4 < m * k * n < 1.5e8:
+            return m, k, n
 
 
 class Sample(NamedTuple):
@@ -63,10 +71,7 @@ class Sample(NamedTuple):
 
 def sample(rng: np.random.Generator, dtype: type) -> Sample:
     """Time a random product."""
-    while True:
-        m, k, n = (size(rng, 3000) for _ in range(3))
-        if 1e4 < m * k * n < 1.5e8:
-            break
+    m, k, n = shape(rng)
     density = rng.uniform(0.1, 1)  # below, skipping is faster anyway
     order = rng.choice(["C", "F"], 2)
     a = np.array(rng.standard_normal((m, k)), dtype, order=order[0])

@@ -50,7 +50,7 @@ def test_the_costs_of_all_ways_are_fitted():
     assert len(rows) == 6
     for row in rows:
         costs = [float(cost) for cost in row[row.index("{") + 1 : row.index("}")].split(",")]
-        assert len(costs) == 12
+        assert len(costs) == 13
         assert all(cost >= 0 for cost in costs)
         assert sum(cost > 0 for cost in costs) >= 3
 

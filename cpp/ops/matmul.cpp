@@ -734,7 +734,22 @@ Terms dense_terms(const ProductKernels<T>& kern, Matrix<const T> a, Matrix<const
     if (by_dots(kern, a, b) || by_dots_transposed(kern, a, b)) {
         const auto padded = static_cast<double>(round_up(a.cols, kern.lanes));
         const double copied = b.col_stride == 1 ? k * n : 0;
-        return {1, 0, 0, 0, 0, 0, 0, 0, m * n * padded, m * n, copied, outputs};
+        // Rows that start in the middle of a vector are slower to load, and here nothing is packed.
+        const ptrdiff_t stride = by_dots(kern, a, b) ? a.row_stride : b.col_stride;
+        const bool aligned = stride % static_cast<ptrdiff_t>(kern.lanes) == 0;
+        return {1,
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+                m * n * padded,
+                m * n,
+                copied,
+                outputs,
+                aligned ? 0 : m * n * padded};
     }
     const bool transposed = few_columns(a, b.cols);
     if (transposed) {
