@@ -92,6 +92,7 @@ QUESTION = Question(
         Goal("the way chosen, any product, density and shape", "the better of both", ">=",
              0.95, 1.0, "chosen", ("dense", "skipping"), {}, "paired")
     ],
+    rounds=15,  # ratios of fewer are noise
     seconds=0.2,
 )  # fmt: skip
 
