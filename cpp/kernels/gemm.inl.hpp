@@ -110,8 +110,11 @@ void pack_panel(std::size_t rows, std::size_t readable, std::size_t k, const T* 
     if (row_stride == 1) {
         for (std::size_t p = 0; p < k; ++p, a += col_stride, panel += rows)
             for (std::size_t i = 0; i < rows; i += L)
-                V::store(panel + i,
-                         i + L <= readable ? V::load(a + i) : V::load_n(a + i, readable - i));
+                if (kWideTiles<T> && rows < L)  // whole vectors would cross lines of the cache
+                    V::store_n(panel, V::load_n(a, rows), rows);
+                else
+                    V::store(panel + i,
+                             i + L <= readable ? V::load(a + i) : V::load_n(a + i, readable - i));
     } else if (col_stride == 1) {
         for (std::size_t p = 0; p < k; p += L) {
             const std::size_t cols = min(L, k - p);
