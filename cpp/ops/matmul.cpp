@@ -354,7 +354,7 @@ bool by_dots_transposed(const ProductKernels<T>& kern, Matrix<const T> a, Matrix
 }
 template <class T>
 bool few_columns(Matrix<const T> a, size_t n) {
-    return n <= 16 && n < a.rows && a.row_stride == 1;
+    return n <= 32 && 2 * n < a.rows && a.row_stride == 1;
 }
 
 // c = a b and the epilogue.  The way depends on shapes and strides only.  c's columns are
