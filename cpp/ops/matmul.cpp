@@ -773,7 +773,7 @@ Terms dense_terms(const ProductKernels<T>& kern, Matrix<const T> a, Matrix<const
             m * n,
             0,
             0,
-            0,
+            transposed ? m * n : 0,
             outputs};
 }
 
