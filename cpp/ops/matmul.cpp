@@ -352,9 +352,10 @@ template <class T>
 bool by_dots_transposed(const ProductKernels<T>& kern, Matrix<const T> a, Matrix<const T> b) {
     return b.row_stride == 1 && b.col_stride != 1 && dots_pay(kern, a.rows, a.cols);
 }
+// By way of the transpose a's rows need no packing, but the result has to be turned back.
 template <class T>
 bool few_columns(Matrix<const T> a, size_t n) {
-    return n <= 32 && 2 * n < a.rows && a.row_stride == 1;
+    return a.row_stride == 1 && 2 * n < a.rows && (n <= 16 || (n <= 32 && 4 * n <= a.cols));
 }
 
 // c = a b and the epilogue.  The way depends on shapes and strides only.  c's columns are
