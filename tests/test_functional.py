@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import dropwise as dw
+from dropwise import _dtypes
 from dropwise import functional as F
 
 pytestmark = pytest.mark.usefixtures("backend")
@@ -214,7 +215,7 @@ def test_a_negative_dimension_is_an_error():
 def test_every_float_dtype_gets_the_same_mask_and_its_own_scale(dtype, rate):
     x = sample((37, 29), dtype)
     y = F.dropout(x, rate, key=KEY, stream=STREAM)
-    scale = F.round_to(1 / (1 - rate), np.dtype(dtype))
+    scale = _dtypes.round_to(1 / (1 - rate), np.dtype(dtype))
     assert_same_bits(y, expected(x, rate, scale=scale))
 
 
@@ -222,7 +223,7 @@ def test_the_scale_is_rounded_to_bfloat16_once():
     # 1 / (1 - rate) = 1.00390625... just above the middle of 1 and 1 + 2**-7: by way of float32
     # it would fall on the middle, and then to 1.
     above_the_middle = 1 + 2**-8 + 2**-40
-    assert F.round_to(above_the_middle, np.dtype(ml_dtypes.bfloat16)) == 1 + 2**-7
+    assert _dtypes.round_to(above_the_middle, np.dtype(ml_dtypes.bfloat16)) == 1 + 2**-7
     assert float(ml_dtypes.bfloat16(np.float32(above_the_middle))) == 1.0
 
 
@@ -230,8 +231,8 @@ def test_the_scale_is_rounded_to_bfloat16_once():
 def test_scales_are_rounded_to_the_nearest(value):
     for dtype in FLOATS[:3]:
         with np.errstate(over="ignore"):
-            assert F.round_to(value, np.dtype(dtype)) == float(dtype(value))
-    rounded = F.round_to(value, np.dtype(ml_dtypes.bfloat16))
+            assert _dtypes.round_to(value, np.dtype(dtype)) == float(dtype(value))
+    rounded = _dtypes.round_to(value, np.dtype(ml_dtypes.bfloat16))
     assert float(ml_dtypes.bfloat16(rounded)) == rounded
     assert abs(rounded - value) <= 2.0**-8 * 2.0 ** np.floor(np.log2(value)) / 1
 

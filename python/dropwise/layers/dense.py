@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from dropwise import functional
+from dropwise import _arguments, _arrays, _dtypes, functional
 from dropwise._backends.protocol import Array
 from dropwise.layers.base import Layer, check_gradient, no_forward
 from dropwise.random import Seed, seed_sequence
@@ -84,7 +84,7 @@ class Dense(Layer):
         self.out_features = int(out_features)
         self.l1, self.l2, self.bias_l1, self.bias_l2 = l1, l2, bias_l1, bias_l2
         self.init = init
-        self.dtype = functional.float_dtype(dtype)
+        self.dtype = _dtypes.float_dtype(dtype)
         self.skip_zeros = bool(skip_zeros)
         self._wide = np.dtype(np.float32) if self.dtype.itemsize == 2 else self.dtype  # of sums
         self._seed = None if seed is None else seed_sequence(seed)
@@ -178,7 +178,7 @@ class Dense(Layer):
         -------
         ndarray, shape (..., out_features)
         """
-        rows, lead = functional.as_rows(x, self.dtype, self.in_features, self)
+        rows, lead = _arguments.as_rows(x, self.dtype, self.in_features, self)
         y = self._product(rows)
         self._last = (rows, lead)
         return y.reshape(*lead, self.out_features)
@@ -188,7 +188,7 @@ class Dense(Layer):
 
     def predict(self, x: ArrayLike) -> Array:
         """Like ``forward``, but remembers nothing."""
-        rows, lead = functional.as_rows(x, self.dtype, self.in_features, self)
+        rows, lead = _arguments.as_rows(x, self.dtype, self.in_features, self)
         return self._product(rows).reshape(*lead, self.out_features)
 
     def backward(self, dy: ArrayLike) -> Array:
@@ -199,7 +199,7 @@ class Dense(Layer):
         shape = (*lead, self.out_features)
         dy = check_gradient(dy, shape, self.dtype, self).reshape(-1, self.out_features)
         functional.matmul(rows.T, dy, skip_zeros=self.skip_zeros, out=self.grad_weight)
-        self.grad_bias[...] = functional.sum_rows(dy)
+        self.grad_bias[...] = _arrays.sum_rows(dy)
         self.add_penalties()
         dx = functional.matmul(dy, self.weight.T, skip_zeros=self.skip_zeros)
         return dx.reshape(*lead, self.in_features)

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dropwise import _memory, functional
+from dropwise import _arguments, _arrays, _dtypes, _memory, functional
 from dropwise._backends import active
 from dropwise._backends.protocol import Array, Bits
 from dropwise.layers.base import Layer, check_gradient, no_forward
@@ -68,8 +68,8 @@ class Dropout(Layer):
         seed: Seed = None,
         save_mask: bool = True,
     ) -> None:
-        self._rate = functional.check_rate(rate)
-        self._scaling = functional.check_scaling(scaling)
+        self._rate = _arguments.check_rate(rate)
+        self._scaling = _arguments.check_scaling(scaling)
         self._noise_shape = None if noise_shape is None else tuple(noise_shape)
         self._save_mask = bool(save_mask)
         self._streams = MaskStreams(key_from_seed(seed))
@@ -86,7 +86,7 @@ class Dropout(Layer):
 
     @rate.setter
     def rate(self, rate: float) -> None:
-        self._rate = functional.check_rate(rate)
+        self._rate = _arguments.check_rate(rate)
         self._short = None
 
     @property
@@ -137,7 +137,7 @@ class Dropout(Layer):
             and training
             and not offset
             and x.flags.carray
-            and (out is None or functional.takes_result_of(x, out))
+            and (out is None or _arrays.takes_result_of(x, out))
         ):
             # The short way: it decides what calls of a few elements cost.
             shape, dtype, rate, scale, key, _, _, _, bits = short
@@ -151,13 +151,13 @@ class Dropout(Layer):
             active().dropout_forward(x, y, bits, rate, scale, key, stream, 0)
             self._last = self._trained = (shape, dtype, rate, scale, key, stream, 0, None, bits)
             return y
-        x = functional.as_input(x, keep_integers=training and self._scaling == "vanilla")
+        x = _arguments.as_input(x, keep_integers=training and self._scaling == "vanilla")
         if out is not None:
-            functional.check_out(out, x.shape, x.dtype)
+            _arguments.check_out(out, x.shape, x.dtype)
         call = self.begin(x.shape, x.dtype, training, offset)
         _, dtype, rate, scale, key, stream, offset, noise, bits = call
-        y = functional.apply_dropout(x, out, bits, rate, scale, key, stream, offset, noise)
-        if training and x.size and self._noise_shape is None and dtype in functional.STANDARD:
+        y = _arrays.apply_dropout(x, out, bits, rate, scale, key, stream, offset, noise)
+        if training and x.size and self._noise_shape is None and dtype in _dtypes.STANDARD:
             self._short = call
         return y
 
@@ -168,10 +168,10 @@ class Dropout(Layer):
 
         The caller fills the packed mask, if there is one.
         """
-        noise = functional.check_noise_shape(self._noise_shape, shape)
+        noise = _arguments.check_noise_shape(self._noise_shape, shape)
         size = math.prod(shape if noise is None else noise)
-        functional.check_offset(offset, size)
-        rate, scale = functional.rate_and_scale(self._rate, self._scaling, training, dtype)
+        _arguments.check_offset(offset, size)
+        rate, scale = _dtypes.rate_and_scale(self._rate, self._scaling, training, dtype)
         streams = self._streams
         stream = streams.next_stream
         bits = self._room(size) if training else None
@@ -209,12 +209,12 @@ class Dropout(Layer):
                 active().apply_bits(dy, dx, bits, scale)
                 return dx
         else:
-            dy = functional.as_input(check_gradient(dy, shape, dtype, self), keep_integers=False)
+            dy = _arguments.as_input(check_gradient(dy, shape, dtype, self), keep_integers=False)
         if out is not None:
-            functional.check_out(out, dy.shape, dy.dtype)
+            _arguments.check_out(out, dy.shape, dy.dtype)
         if bits is not None:
-            return functional.apply_mask(dy, out, bits, scale, noise)
-        return functional.apply_dropout(dy, out, None, rate, scale, key, stream, offset, noise)
+            return _arrays.apply_mask(dy, out, bits, scale, noise)
+        return _arrays.apply_dropout(dy, out, None, rate, scale, key, stream, offset, noise)
 
     def predict(self, x: ArrayLike) -> Array:
         """``forward(x, training=False)``, but remembers nothing."""
@@ -229,8 +229,8 @@ class Dropout(Layer):
         if noise is not None:
             shape = noise
         if bits is None:
-            bits = functional.make_bits(math.prod(shape), rate, key, stream, offset)
-        return functional.unpack_bits(bits, shape)
+            bits = _arrays.make_bits(math.prod(shape), rate, key, stream, offset)
+        return _arrays.unpack_bits(bits, shape)
 
     def reseed(self, sequence: np.random.SeedSequence) -> None:
         """Take the key from `sequence`, unless the layer was given a seed."""

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dropwise import functional
+from dropwise import _arguments, _arrays, _dtypes
 from dropwise._backends import active
 from dropwise._backends.protocol import Array, Bits, Product
 from dropwise.layers.base import Layer
@@ -171,7 +171,7 @@ class Group:
         dense, dropout = self.dense, self.dropout
         dtype, width = dense.dtype, dense.out_features
         if not x.width:
-            rows, lead = functional.as_rows(x.values, dtype, dense.in_features, dense)
+            rows, lead = _arguments.as_rows(x.values, dtype, dense.in_features, dense)
             x = Flow(rows, lead, None, dense.in_features)
         weight = dense.weight if x.columns is None else dense.weight[x.columns]
         bias, relu = dense.bias, self.relu is not None
@@ -181,15 +181,15 @@ class Group:
         mask: Bits | None = None
         scale = 1.0
         if dropout is not None and not training:
-            _, scale = functional.rate_and_scale(dropout.rate, dropout.scaling, False, dtype)
+            _, scale = _dtypes.rate_and_scale(dropout.rate, dropout.scaling, False, dtype)
         elif dropout is not None:
             shape = (*x.lead, width)
             _, _, rate, scale, key, stream, _, noise, bits = dropout.begin(shape, dtype, True)
             if noise is not None:
-                kept = functional.make_bits(width, rate, key, stream, 0)
+                kept = _arrays.make_bits(width, rate, key, stream, 0)
                 if bits is not None:
                     bits[...] = kept
-                columns = np.flatnonzero(functional.unpack_bits(kept, (width,)))
+                columns = np.flatnonzero(_arrays.unpack_bits(kept, (width,)))
                 weight, bias = weight[:, columns], bias[columns]
             else:
                 mask = bits
@@ -313,7 +313,7 @@ class Group:
 
     def _gate(self, dy: Array, trace: Trace, space: Workspace) -> Array:
         """The gradient of what the Dense computed, from that of what the group gave."""
-        dy = functional.as_operand(dy, self.dense.dtype).reshape(-1, self.dense.out_features)
+        dy = _arguments.as_operand(dy, self.dense.dtype).reshape(-1, self.dense.out_features)
         if trace.y.columns is not None:
             dy = dy[:, trace.y.columns]
         if trace.bits is None and trace.scale == 1.0:
@@ -322,7 +322,7 @@ class Group:
         if trace.bits is None:
             np.multiply(dy, dy.dtype.type(trace.scale), out=dz)
             return dz
-        return functional.apply_mask(dy, dz, trace.bits, trace.scale, None)
+        return _arrays.apply_mask(dy, dz, trace.bits, trace.scale, None)
 
 
 def plan(layers: Sequence[Layer]) -> list[Group | Plain]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dropwise import functional
+from dropwise import _arguments, _arrays, functional
 from dropwise._backends.protocol import Array, Bits
 from dropwise.layers.base import Layer, check_gradient, no_forward
 
@@ -30,11 +30,11 @@ class ReLU(Layer):
 
     def forward(self, x: ArrayLike, training: bool = True, *, out: Array | None = None) -> Array:
         """``max(x, 0)``, in `out` if given; the same in training and at inference."""
-        x = functional.as_input(x, keep_integers=True)
+        x = _arguments.as_input(x, keep_integers=True)
         if out is not None:
-            functional.check_out(out, x.shape, x.dtype)
+            _arguments.check_out(out, x.shape, x.dtype)
         shape, dtype = x.shape, x.dtype
-        y, bits = functional.apply_relu(x, out)
+        y, bits = _arrays.apply_relu(x, out)
         self._last = (shape, dtype, bits)
         return y
 
@@ -43,10 +43,10 @@ class ReLU(Layer):
         if self._last is None:
             raise no_forward(self)
         shape, dtype, bits = self._last
-        dy = functional.as_input(check_gradient(dy, shape, dtype, self), keep_integers=True)
+        dy = _arguments.as_input(check_gradient(dy, shape, dtype, self), keep_integers=True)
         if out is not None:
-            functional.check_out(out, dy.shape, dy.dtype)
-        return functional.apply_mask(dy, out, bits, 1.0, None)
+            _arguments.check_out(out, dy.shape, dy.dtype)
+        return _arrays.apply_mask(dy, out, bits, 1.0, None)
 
     def predict(self, x: ArrayLike) -> Array:
         """``max(x, 0)``; nothing is remembered."""

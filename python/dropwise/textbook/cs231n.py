@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from dropwise import functional
+from dropwise import _arguments, _arrays, functional
 from dropwise._backends.protocol import Array
 from dropwise.random import key_from_seed
 from dropwise.textbook._shared import drop, gate, multiply_kept, weight_gradients
@@ -109,7 +109,7 @@ def relu_forward(x: Array) -> tuple[Array, Array]:
 
 def relu_backward(dout: Array, cache: Array) -> Array:
     """`dout` where x was positive, 0 elsewhere."""
-    _, bits = functional.apply_relu(functional.as_input(cache, keep_integers=True), None)
+    _, bits = _arrays.apply_relu(_arguments.as_input(cache, keep_integers=True), None)
     return gate(dout, bits, cache.shape)
 
 

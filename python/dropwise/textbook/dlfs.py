@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dropwise import functional
+from dropwise import _arguments, _arrays, functional
 from dropwise._backends.protocol import Array
 from dropwise.losses import SoftmaxCrossEntropy
 from dropwise.textbook._shared import Made, drop, gate, multiply_kept, weight_gradients
@@ -56,7 +56,7 @@ class Dropout:
     def forward(self, x: ArrayLike, train_flg: bool = True) -> Array:
         """`x` where the mask keeps; at inference ``x * (1 - dropout_ratio)``."""
         if not train_flg:
-            x = functional.as_input(x, keep_integers=False)
+            x = _arguments.as_input(x, keep_integers=False)
             return np.asarray(x * x.dtype.type(1.0 - self.dropout_ratio))
         y, self._made = drop(x, self.dropout_ratio, "vanilla")
         self._mask = None
@@ -73,7 +73,7 @@ class Dropout:
     @property
     def mask(self) -> NDArray[np.bool_] | None:
         if self._mask is None and self._made is not None:
-            self._mask = functional.unpack_bits(self._made.bits, self._made.shape)
+            self._mask = _arrays.unpack_bits(self._made.bits, self._made.shape)
         return self._mask
 
     @mask.setter
@@ -96,7 +96,7 @@ class Relu:
 
     def forward(self, x: ArrayLike) -> Array:
         """`x` where it is positive, 0 elsewhere."""
-        out, bits = functional.apply_relu(functional.as_input(x, keep_integers=True), None)
+        out, bits = _arrays.apply_relu(_arguments.as_input(x, keep_integers=True), None)
         self._made, self._mask = Made(bits, out.shape), None
         return out
 
@@ -111,7 +111,7 @@ class Relu:
     @property
     def mask(self) -> NDArray[np.bool_] | None:
         if self._mask is None and self._made is not None:
-            self._mask = ~functional.unpack_bits(self._made.bits, self._made.shape)
+            self._mask = ~_arrays.unpack_bits(self._made.bits, self._made.shape)
         return self._mask
 
     @mask.setter

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dropwise import datasets, functional, optimizers
+from dropwise import _arguments, _arrays, datasets, functional, optimizers
 from dropwise._backends.protocol import Array, Bits
 from dropwise.losses import SoftmaxCrossEntropy, class_numbers
 from dropwise.textbook._shared import Made, drop, fresh_key, gate, multiply_kept, weight_gradients
@@ -165,7 +165,7 @@ class Layer_Dropout(_Step):
     """
 
     def __init__(self, rate: float) -> None:
-        self._drop = functional.check_rate(rate)
+        self._drop = _arguments.check_rate(rate)
         self._made: Made | None = None
         self._mask: Array | None = None  # once someone has asked for it, or set it
 
@@ -191,7 +191,7 @@ class Layer_Dropout(_Step):
 
     @rate.setter
     def rate(self, keep: float) -> None:
-        self._drop = functional.check_rate(1 - keep)
+        self._drop = _arguments.check_rate(1 - keep)
 
     @property
     def binary_mask(self) -> Array:
@@ -214,8 +214,8 @@ class Activation_ReLU(_Step):
     _bits: Bits
 
     def forward(self, inputs: ArrayLike, training: bool = True) -> None:
-        self.inputs = functional.as_input(inputs, keep_integers=True)
-        self.output, self._bits = functional.apply_relu(self.inputs, None)
+        self.inputs = _arguments.as_input(inputs, keep_integers=True)
+        self.output, self._bits = _arrays.apply_relu(self.inputs, None)
 
     def backward(self, dvalues: ArrayLike) -> None:
         self.dinputs = gate(dvalues, self._bits, self.inputs.shape)

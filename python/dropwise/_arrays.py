@@ -1,0 +1,216 @@
+"""Layouts, elementwise calls and products of the active backend, on checked arguments.
+
+What a backend gets is described in `_backends.protocol`: C-contiguous arrays of one of four dtypes,
+plain scalars in range.  Everything else (other dtypes, layouts, byte orders, overlapping outputs)
+is brought to that form here, or computed here with NumPy on the backend's mask.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dropwise import _memory
+from dropwise._arguments import as_operand
+from dropwise._backends import active
+from dropwise._backends.protocol import Array, Bits
+from dropwise._dtypes import F32, F64, has_kernel
+
+
+def make_bits(size: int, rate: float, key: int, stream: int, offset: int) -> Bits:
+    """The packed mask of `size` elements."""
+    bits = np.empty((size + 7) >> 3, np.uint8)
+    if size:
+        active().mask_bits(bits, size, rate, key, stream, offset)
+    return bits
+
+
+def unpack_bits(bits: Bits, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """A packed mask as an array of bool."""
+    count = math.prod(shape)
+    return np.unpackbits(bits, count=count, bitorder="little").view(np.bool_).reshape(shape)
+
+
+def apply_dropout(
+    x: Array,
+    out: Array | None,
+    bits: Bits | None,
+    rate: float,
+    scale: float,
+    key: int,
+    stream: int,
+    offset: int,
+    noise: tuple[int, ...] | None,
+) -> Array:
+    """Dropout of an array from `as_input`; the mask goes to `bits` if given."""
+    if noise is None and has_kernel(x.dtype):
+        kernel = functools.partial(_forward, bits, rate, scale, key, stream, offset)
+        return _elementwise(x, out, kernel)
+    size = x.size if noise is None else math.prod(noise)
+    made = make_bits(size, rate, key, stream, offset)
+    if bits is not None:
+        bits[...] = made
+    return apply_mask(x, out, made, scale, noise)
+
+
+def apply_mask(
+    x: Array, out: Array | None, bits: Bits, scale: float, noise: tuple[int, ...] | None
+) -> Array:
+    """``scale * x`` where the packed mask (over `noise`, or over x) keeps, +0.0 elsewhere."""
+    kept = None
+    if noise is not None or not has_kernel(x.dtype):
+        kept = np.broadcast_to(unpack_bits(bits, x.shape if noise is None else noise), x.shape)
+    if has_kernel(x.dtype):
+        if kept is not None:
+            bits = np.packbits(kept, bitorder="little")
+        return _elementwise(x, out, functools.partial(_apply, bits, scale))
+    y = np.zeros(x.shape, x.dtype)
+    np.multiply(x, x.dtype.type(scale), out=y, where=True if kept is None else kept)
+    if out is None:
+        return y
+    out[...] = y
+    return out
+
+
+def _forward(
+    bits: Bits | None,
+    rate: float,
+    scale: float,
+    key: int,
+    stream: int,
+    offset: int,
+    x: Array,
+    out: Array,
+) -> None:
+    active().dropout_forward(x, out, bits, rate, scale, key, stream, offset)
+
+
+def _apply(bits: Bits, scale: float, x: Array, out: Array) -> None:
+    active().apply_bits(x, out, bits, scale)
+
+
+def apply_relu(x: Array, out: Array | None) -> tuple[Array, Bits]:
+    """ReLU of an array from `as_input`, and the packed mask of what it lets pass."""
+    if has_kernel(x.dtype):
+        bits = np.empty((x.size + 7) >> 3, np.uint8)
+        kernel = active().relu
+        return _elementwise(x, out, lambda a, b: kernel(a, b, bits)), bits
+    if x.dtype.kind == "c":
+        raise TypeError(f"relu needs real numbers, got dtype {x.dtype}")
+    kept = ~(x <= 0)
+    bits = np.packbits(kept, bitorder="little")
+    return apply_mask(x, out, bits, 1.0, None), bits
+
+
+def _elementwise(x: Array, out: Array | None, kernel: Callable[[Array, Array], None]) -> Array:
+    """Run ``kernel(source, target)`` on simple arrays, whatever the layout of `x` and `out` is."""
+    owned = not (x.flags.c_contiguous and x.flags.aligned)
+    source = np.array(x, order="C") if owned else x
+    target: Array
+    if out is not None and _is_simple(out) and _same_or_apart(source, out):
+        target = out
+    else:
+        target = source if owned else _memory.empty(x.shape, x.dtype)
+    if x.size:
+        kernel(source, target)
+    if out is None or target is out:
+        return target
+    out[...] = target
+    return out
+
+
+def _is_simple(x: Array) -> bool:
+    """Whether a backend may write to it as one run of elements."""
+    return bool(x.flags.carray) and x.dtype.isnative
+
+
+def _same_or_apart(x: Array, out: Array) -> bool:
+    """Whether two C-contiguous arrays of one size are the same memory or share none of it."""
+    # Addresses cost the most to ask for, and are asked last.
+    return x is out or not np.may_share_memory(x, out) or x.ctypes.data == out.ctypes.data
+
+
+def takes_result_of(x: Array, out: Array) -> bool:
+    """Whether a kernel may write what it makes of the simple array `x` to `out` directly."""
+    return (
+        type(out) is np.ndarray
+        and out.dtype == x.dtype
+        and out.shape == x.shape
+        and out.flags.carray
+        and (x is out or not np.may_share_memory(x, out))
+    )
+
+
+def product(
+    a: Array,
+    b: Array,
+    dtype: np.dtype[Any],
+    bias: Array | None = None,
+    relu: bool = False,
+    skip: str = "",
+    out: Array | None = None,
+) -> Array:
+    """The product of two matrices in `dtype`, in `out` if that can be written directly."""
+    if has_kernel(dtype):
+        return _kernel_product(a, b, dtype, bias, relu, skip, out)
+    y: Array = np.matmul(as_operand(a, dtype), as_operand(b, dtype))  # integers, complex, ...
+    if bias is not None:
+        y += bias
+    return np.maximum(y, 0) if relu else y
+
+
+def _kernel_product(
+    a: Array,
+    b: Array,
+    dtype: np.dtype[Any],
+    bias: Array | None,
+    relu: bool,
+    skip: str,
+    out: Array | None,
+) -> Array:
+    """`product` by the backend."""
+    work = F64 if dtype == F64 else F32
+    b = as_operand(b, work)
+    if bias is not None:
+        bias = np.ascontiguousarray(bias, work)
+    direct = a.dtype == work and a.flags.aligned
+    if not direct and len(a) <= _rows_at_once(a):
+        a, direct = as_operand(a, work), True
+    y: Array
+    if (
+        out is not None
+        and out.ndim == 2
+        and out.dtype == work
+        and _is_simple(out)
+        and not any(np.may_share_memory(out, o) for o in (a, b))
+    ):
+        y = out
+    else:
+        y = np.empty((a.shape[0], b.shape[1]), work)
+    if direct:
+        active().matmul(a, b, y, bias, relu, skip)
+    else:  # converted some rows at a time, which then are in cache
+        step = _rows_at_once(a)
+        converted = np.empty((step, a.shape[1]), work)
+        for i in range(0, len(a), step):
+            part = converted[: len(a) - i]
+            part[...] = a[i : i + step]
+            active().matmul(part, b, y[i : i + step], bias, relu, skip)
+    return y if work == dtype else y.astype(dtype)
+
+
+def _rows_at_once(a: Array) -> int:
+    """Rows of a matrix that are converted together: 4 MB of float64, and enough for a product."""
+    columns: int = a.shape[1]
+    return max(256, (1 << 19) // max(1, columns))
+
+
+def sum_rows(x: Array) -> Array:
+    """The sum of a matrix's rows, as a product: several times faster than NumPy's sum of axis 0."""
+    total: Array = product(np.ones((1, len(x)), x.dtype), x, x.dtype)[0]
+    return total

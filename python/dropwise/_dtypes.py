@@ -1,0 +1,59 @@
+"""Which dtypes the backends compute in, and what is rounded to them."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+F32 = np.dtype(np.float32)
+F64 = np.dtype(np.float64)
+STANDARD = frozenset((F32, F64, np.dtype(np.float16)))  # native byte order
+
+
+def float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    """A dtype that layers may have, in native byte order."""
+    if isinstance(dtype, str) and dtype == "bfloat16":
+        import ml_dtypes
+
+        bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return bfloat16
+    wanted = np.dtype(dtype)
+    if not has_kernel(native(wanted)):
+        raise TypeError(f"dtype must be float32, float64, float16 or bfloat16, got {wanted}")
+    return native(wanted)
+
+
+def has_kernel(dtype: np.dtype[Any]) -> bool:
+    """Whether the backends compute elementwise in this dtype (in native byte order)."""
+    return dtype in STANDARD or dtype.name == "bfloat16"
+
+
+def native(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return dtype.newbyteorder("=")
+
+
+@functools.lru_cache(maxsize=1024)
+def round_to(value: float, dtype: np.dtype[Any]) -> float:
+    """`value` rounded once, to nearest even, to a number of `dtype`."""
+    if dtype.name == "bfloat16":  # NumPy would go by float32 and so round twice
+        mantissa, exponent = math.frexp(value)
+        return math.ldexp(round(mantissa * 256), exponent - 8)
+    if dtype.kind == "f" and dtype.itemsize < 8:
+        with np.errstate(over="ignore"):
+            return float(dtype.type(value))
+    return value
+
+
+@functools.lru_cache(maxsize=1024)
+def rate_and_scale(
+    rate: float, scaling: str, training: bool, dtype: np.dtype[Any]
+) -> tuple[float, float]:
+    """The rate of the mask and the factor of what it keeps, the factor rounded to `dtype`."""
+    if training:
+        inverted = scaling == "inverted" and rate < 1.0
+        return rate, round_to(1.0 / (1.0 - rate), dtype) if inverted else 1.0
+    return 0.0, 1.0 if scaling == "inverted" else round_to(1.0 - rate, dtype)
