@@ -1,0 +1,123 @@
+"""The class `NumbaBackend`: the functions of the protocol over the kernels of this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dropwise._backends.numba import elements, masks
+from dropwise._backends.numba.products import multiply
+from dropwise._backends.protocol import Array, Bits, Product
+
+
+def _flat(x: Array) -> Array:
+    """View an array as one run of a dtype that Numba knows."""
+    x = x.reshape(-1)
+    if x.dtype.itemsize == 2:
+        return x.view(np.uint16 if x.dtype == np.float16 else np.int16)
+    return x
+
+
+def _signed(word: int) -> int:
+    """Move a 64-bit word to where Numba takes a Python int for int64, whatever its value."""
+    return word - (word >> 63 << 64)
+
+
+class NumbaBackend:
+    """The functions of the protocol in kernels built by Numba and products by NumPy's BLAS."""
+
+    name = "numba"
+
+    def mask_bits(
+        self, bits: Bits, n: int, rate: float, key: int, stream: int, offset: int
+    ) -> None:
+        nothing = np.empty(0, np.float32)
+        self._dropout(nothing, nothing, bits, n, rate, 1.0, key, stream, offset)
+
+    def dropout_forward(
+        self,
+        x: Array,
+        out: Array,
+        bits: Bits | None,
+        rate: float,
+        scale: float,
+        key: int,
+        stream: int,
+        offset: int,
+    ) -> None:
+        if bits is None:
+            bits = np.empty(0, np.uint8)
+        self._dropout(_flat(x), _flat(out), bits, x.size, rate, scale, key, stream, offset)
+
+    def _dropout(
+        self,
+        x: Array,
+        out: Array,
+        bits: Bits,
+        n: int,
+        rate: float,
+        scale: float,
+        key: int,
+        stream: int,
+        offset: int,
+    ) -> None:
+        threshold = int(rate * 2.0**72)  # exact: scaling by a power of two rounds nothing
+        high, low = threshold >> 64, _signed(threshold & (2**64 - 1))
+        masks.dropout(x, out, bits, n, scale, high, low, _signed(key), stream, _signed(offset))
+
+    def apply_bits(self, x: Array, out: Array, bits: Bits, scale: float) -> None:
+        elements.apply_bits(_flat(x), _flat(out), bits, scale)
+
+    def relu(self, x: Array, out: Array, bits: Bits) -> None:
+        elements.compare(_flat(x), _flat(out), bits, True)
+
+    def nonzero_bits(self, x: Array, bits: Bits) -> None:
+        flat = _flat(x)
+        elements.compare(flat, flat[:0], bits, False)
+
+    def matmul(
+        self,
+        a: Array,
+        b: Array,
+        out: Array,
+        bias: Array | None = None,
+        relu: bool = False,
+        skip: str = "",
+        nonzero: Bits | None = None,
+    ) -> None:
+        multiply(a, b, out, bias, relu, skip)
+        if nonzero is not None:
+            self.nonzero_bits(out, nonzero)
+
+    def matmul_kept(
+        self,
+        a: Array,
+        b: Array,
+        bits: Bits,
+        out: Array,
+        bias: Array | None = None,
+        relu: bool = False,
+        scale: float = 1.0,
+        skip: str = "",
+        nonzero: Bits | None = None,
+    ) -> None:
+        self.matmul(a, b, out, bias, relu, skip)
+        self.apply_bits(out, out, bits, scale)
+        if nonzero is not None:
+            self.nonzero_bits(out, nonzero)
+
+    def matmul_chain(self, products: Sequence[Product]) -> None:
+        for p in products:
+            if p.bits is None:
+                self.matmul(p.a, p.b, p.out, p.bias, p.relu, p.skip, p.nonzero)
+            else:
+                self.matmul_kept(
+                    p.a, p.b, p.bits, p.out, p.bias, p.relu, p.scale, p.skip, p.nonzero
+                )
+
+    def num_threads(self) -> int:
+        return 1
+
+    def set_num_threads(self, n: int) -> None:
+        pass
