@@ -658,6 +658,6 @@ def test_nan_in_a_factor_is_not_skipped():
 
 def test_both_backends_give_the_same_dropout(backend):
     x = sample(5000)
-    with dw.use_backend("numba"):
+    with dw.backend("numba"):
         reference = F.dropout(x, 0.37, key=KEY, stream=9, offset=12345)
     assert_same_bits(F.dropout(x, 0.37, key=KEY, stream=9, offset=12345), reference)

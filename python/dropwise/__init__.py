@@ -3,9 +3,10 @@
 from dropwise import datasets, functional, random
 from dropwise._backends import (
     available_backends,
+    backend,
     get_num_threads,
+    set_backend,
     set_num_threads,
-    use_backend,
 )
 from dropwise._config import show_config
 from dropwise.layers import Dense, Dropout, Layer, ReLU, Sequential
@@ -26,11 +27,12 @@ __all__ = [
     "SoftmaxCrossEntropy",
     "__version__",
     "available_backends",
+    "backend",
     "datasets",
     "functional",
     "get_num_threads",
     "random",
+    "set_backend",
     "set_num_threads",
     "show_config",
-    "use_backend",
 ]

@@ -66,12 +66,13 @@ def _text(value: Any) -> str:
 def _config() -> dict[str, Any]:
     active = _backends.active()
     available = list(_backends.available_backends())
+    function = "backend" if _backends.is_in_block() else "set_backend"
     config: dict[str, Any] = {
         "dropwise": dropwise.__version__,
         "mask contract": MASK_CONTRACT,
         "backend": {
             "active": active.name,
-            "why": _why(active.name, available[0], "DROPWISE_BACKEND", "use_backend"),
+            "why": _why(active.name, available[0], "DROPWISE_BACKEND", function),
             "available": available,
         },
         "threads": {"count": active.num_threads()},
