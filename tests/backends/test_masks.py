@@ -19,7 +19,7 @@ from support import require
 
 ml_dtypes = require("ml_dtypes")
 
-DATA = pathlib.Path(__file__).parent / "data"
+DATA = pathlib.Path(__file__).parents[1] / "data"
 CASES = json.loads((DATA / "mask_vectors.json").read_text())["cases"]
 CHUNK = 32768  # of the native kernels
 STREAM_BYTES = 24 << 20  # input and output beyond this bypass the cache
