@@ -18,6 +18,7 @@ from dropwise._arguments import (
     check_scaling,
 )
 from dropwise._arrays import (
+    NoiseSpec,
     apply_dropout,
     apply_mask,
     apply_relu,
@@ -109,7 +110,7 @@ def dropout(
     check_offset(offset, x.size if noise is None else math.prod(noise))
     if out is not None:
         check_out(out, x.shape, x.dtype)
-    return apply_dropout(x, out, None, mask_rate, scale, key, stream, offset, noise)
+    return apply_dropout(x, out, None, NoiseSpec(mask_rate, scale, key, stream, offset, noise))
 
 
 def dropout_backward(

@@ -24,6 +24,12 @@ def _signed(word: int) -> int:
     return word - (word >> 63 << 64)
 
 
+def _threshold(rate: float) -> tuple[int, int]:
+    """``floor(rate * 2**72)``: the part above 64 bits, and the 64 bits."""
+    threshold = int(rate * 2.0**72)  # exact: scaling by a power of two rounds nothing
+    return threshold >> 64, _signed(threshold & (2**64 - 1))
+
+
 class NumbaBackend:
     """The functions of the protocol in kernels built by Numba and products by NumPy's BLAS."""
 
@@ -32,8 +38,10 @@ class NumbaBackend:
     def mask_bits(
         self, bits: Bits, n: int, rate: float, key: int, stream: int, offset: int
     ) -> None:
-        nothing = np.empty(0, np.float32)
-        self._dropout(nothing, nothing, bits, n, rate, 1.0, key, stream, offset)
+        no_array = np.empty(0, np.float32)
+        high, low = _threshold(rate)
+        key, offset = _signed(key), _signed(offset)
+        masks.dropout(no_array, no_array, bits, n, 1.0, high, low, key, stream, offset)
 
     def dropout_forward(
         self,
@@ -48,23 +56,10 @@ class NumbaBackend:
     ) -> None:
         if bits is None:
             bits = np.empty(0, np.uint8)
-        self._dropout(_flat(x), _flat(out), bits, x.size, rate, scale, key, stream, offset)
-
-    def _dropout(
-        self,
-        x: Array,
-        out: Array,
-        bits: Bits,
-        n: int,
-        rate: float,
-        scale: float,
-        key: int,
-        stream: int,
-        offset: int,
-    ) -> None:
-        threshold = int(rate * 2.0**72)  # exact: scaling by a power of two rounds nothing
-        high, low = threshold >> 64, _signed(threshold & (2**64 - 1))
-        masks.dropout(x, out, bits, n, scale, high, low, _signed(key), stream, _signed(offset))
+        high, low = _threshold(rate)
+        key, offset = _signed(key), _signed(offset)
+        x, out = _flat(x), _flat(out)
+        masks.dropout(x, out, bits, x.size, scale, high, low, key, stream, offset)
 
     def apply_bits(self, x: Array, out: Array, bits: Bits, scale: float) -> None:
         elements.apply_bits(_flat(x), _flat(out), bits, scale)
