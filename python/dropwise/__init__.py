@@ -9,11 +9,10 @@ from dropwise._backends import (
     set_num_threads,
 )
 from dropwise._config import show_config
+from dropwise._version import __version__
 from dropwise.layers import Dense, Dropout, Layer, ReLU, Sequential
 from dropwise.losses import MeanSquaredError, SoftmaxCrossEntropy
 from dropwise.optimizers import SGD, Adam
-
-__version__ = "0.1.0"
 
 __all__ = [
     "SGD",

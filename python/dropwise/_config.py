@@ -9,8 +9,8 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
-import dropwise
 from dropwise import _backends
+from dropwise._version import __version__
 from dropwise.random import MASK_CONTRACT
 
 
@@ -68,7 +68,7 @@ def _config() -> dict[str, Any]:
     available = list(_backends.available_backends())
     function = "backend" if _backends.is_in_block() else "set_backend"
     config: dict[str, Any] = {
-        "dropwise": dropwise.__version__,
+        "dropwise": __version__,
         "mask contract": MASK_CONTRACT,
         "backend": {
             "active": active.name,

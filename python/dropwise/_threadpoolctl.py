@@ -10,6 +10,8 @@ import ctypes
 
 from threadpoolctl import LibController, register
 
+from dropwise._version import __version__
+
 
 class DropwiseController(LibController):  # type: ignore[misc]  # threadpoolctl has no types
     """The pool of threads in ``dropwise._native``."""
@@ -28,8 +30,6 @@ class DropwiseController(LibController):  # type: ignore[misc]  # threadpoolctl 
         self.dynlib.dropwise_set_num_threads(ctypes.c_int(num_threads))
 
     def get_version(self) -> str:
-        from dropwise import __version__
-
         return __version__
 
 
