@@ -2,7 +2,7 @@
 
 What a backend gets is described in `_backends.protocol`: C-contiguous arrays of one of four dtypes,
 plain scalars in range.  Everything else (other dtypes, layouts, byte orders, overlapping outputs)
-is brought to that form here, or computed here with NumPy on the backend's mask.
+is converted to that form here, or computed by NumPy with the backend's mask.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def apply_relu(x: Array, out: Array | None) -> tuple[Array, Bits]:
 
 
 def _elementwise(x: Array, out: Array | None, kernel: Callable[[Array, Array], None]) -> Array:
-    """Run ``kernel(source, target)`` on simple arrays, whatever the layout of `x` and `out` is."""
+    """Run ``kernel(source, target)`` on C-contiguous arrays, whatever the layouts of x and out."""
     owned = not (x.flags.c_contiguous and x.flags.aligned)
     source = np.array(x, order="C") if owned else x
     target: Array
@@ -115,13 +115,13 @@ def _elementwise(x: Array, out: Array | None, kernel: Callable[[Array, Array], N
 
 
 def _is_simple(x: Array) -> bool:
-    """Whether a backend may write to it as one run of elements."""
+    """Whether a backend may write to `x` as one run of elements."""
     return bool(x.flags.carray) and x.dtype.isnative
 
 
 def _same_or_apart(x: Array, out: Array) -> bool:
     """Whether two C-contiguous arrays of one size are the same memory or share none of it."""
-    # Addresses cost the most to ask for, and are asked last.
+    # Reading the addresses takes the longest, so they come last.
     return x is out or not np.may_share_memory(x, out) or x.ctypes.data == out.ctypes.data
 
 
@@ -145,7 +145,7 @@ def product(
     skip: str = "",
     out: Array | None = None,
 ) -> Array:
-    """The product of two matrices in `dtype`, in `out` if that can be written directly."""
+    """The product of two matrices in `dtype`, written to `out` if a backend can do so directly."""
     if has_kernel(dtype):
         return _kernel_product(a, b, dtype, bias, relu, skip, out)
     y: Array = np.matmul(as_operand(a, dtype), as_operand(b, dtype))  # integers, complex, ...
@@ -184,7 +184,7 @@ def _kernel_product(
         y = np.empty((a.shape[0], b.shape[1]), work)
     if direct:
         active().matmul(a, b, y, bias, relu, skip)
-    else:  # converted some rows at a time, which then are in cache
+    else:  # converted in blocks of rows, which stay in the cache
         step = _rows_at_once(a)
         converted = np.empty((step, a.shape[1]), work)
         for i in range(0, len(a), step):
@@ -195,7 +195,7 @@ def _kernel_product(
 
 
 def _rows_at_once(a: Array) -> int:
-    """Rows of a matrix that are converted together: 4 MB of float64, and enough for a product."""
+    """Rows of a matrix that are converted together: up to 4 MB of float64, at least 256 rows."""
     columns: int = a.shape[1]
     return max(256, (1 << 19) // max(1, columns))
 

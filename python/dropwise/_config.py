@@ -105,7 +105,7 @@ def _config() -> dict[str, Any]:
 
 
 def _why(chosen: str, best: str, variable: str, function: str) -> str:
-    """Why `chosen`, when `best` is the default, `variable` may force one and `function` any."""
+    """What chose `chosen`: the default `best`, the environment `variable`, or `function`."""
     forced = os.environ.get(variable)
     if chosen == (forced or best):
         return variable if forced else "the best there is"
@@ -113,7 +113,7 @@ def _why(chosen: str, best: str, variable: str, function: str) -> str:
 
 
 def _version(distribution: str) -> str:
-    from importlib import metadata  # half the time of `import dropwise`
+    from importlib import metadata  # slow to import: half the time of `import dropwise`
 
     try:
         return metadata.version(distribution)

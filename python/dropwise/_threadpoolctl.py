@@ -1,7 +1,7 @@
 """Lets threadpoolctl see and limit the threads of the native backend.
 
-Importing this module registers the controller.  The native backend does so when it is loaded after
-threadpoolctl; who loads threadpoolctl later imports this module too.
+Importing this module registers the controller.  The native backend imports it if threadpoolctl is
+loaded already; a program that loads threadpoolctl later imports this module itself.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def spiral_data(samples: int, classes: int) -> tuple[Array, NDArray[np.int64]]:
 
 
 class _Step:
-    """What has inputs, an output and a gradient."""
+    """A step of a network: its inputs, its output, and the gradient of its inputs."""
 
     inputs: Array
     output: Array

@@ -20,7 +20,7 @@ def _flat(x: Array) -> Array:
 
 
 def _signed(word: int) -> int:
-    """Move a 64-bit word to where Numba takes a Python int for int64, whatever its value."""
+    """The signed integer with the bits of a 64-bit word: Numba then takes every word for int64."""
     return word - (word >> 63 << 64)
 
 

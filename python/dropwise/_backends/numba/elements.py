@@ -154,7 +154,7 @@ def apply_bits(x, out, bits, scale):
 
 @kernel
 def compare(x, out, bits, positive):
-    """Set the bits where not ``x <= 0``, or ``x != 0``; write what they keep if `out` has room."""
+    """Set the bits where not ``x <= 0``, or ``x != 0``; write ReLU to `out` unless it is empty."""
     words = np.empty(WORDS, np.uint64)
     packed = words.view(np.uint8)
     for start in range(0, x.size, CHUNK):

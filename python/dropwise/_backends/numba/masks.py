@@ -1,8 +1,8 @@
 """Kernels that make the masks of the contract, and apply them chunk by chunk.
 
 Philox4x32-10 runs with one 32-bit word per 64-bit lane, as in the native kernels: LLVM makes each
-``(c & _LOW) * M`` one widening multiply.  The upper halves of the lanes hold garbage that no
-multiply looks at.
+``(c & _LOW) * M`` one widening multiply.  The upper halves of the lanes hold bits that no
+multiplication reads.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _fill(work, block, group, lanes, high, low, key, stream):
     """
     ones = ~np.uint64(0)
     for i in range(2 * _LANES):
-        # Where all planes tie, V >= threshold hangs on the refinement; there is none if low == 0.
+        # Where all planes tie, the refinement decides V >= threshold; there is none if low == 0.
         work[_KEPT + i] = ones if low == 0 and high < 256 else np.uint64(0)
         work[_TIED + i] = ones
     for plane in range(8, 0, -1):
@@ -81,7 +81,7 @@ def _fill(work, block, group, lanes, high, low, key, stream):
 @kernel
 def _refine(work, block, group, lanes, low, key, stream):
     """Decide the elements whose first 8 bits equal the threshold's, 1 in 256, by 64 more bits."""
-    # Queued first, so that the branches below are taken as predicted and Philox runs in lanes.
+    # Queued first: the branches below are then predicted well, and Philox runs in vector lanes.
     n_tied = 0
     for half in range(2):
         for lane in range(lanes):
