@@ -1,4 +1,4 @@
-"""What is imported when, what is chosen by whom, and how the package says so."""
+"""What the import loads, what chooses backend and threads, and how `show_config` says so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is particular to the Numba backend; all else is in the tests that run over both."""
+"""What is particular to the Numba backend; other tests run over both backends."""
 
 from __future__ import annotations
 

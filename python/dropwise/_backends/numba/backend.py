@@ -20,12 +20,12 @@ def _flat(x: Array) -> Array:
 
 
 def _signed(word: int) -> int:
-    """The signed integer with the bits of a 64-bit word: Numba then takes every word for int64."""
+    """The int64 with the bits of a 64-bit word, so that Numba compiles for one type only."""
     return word - (word >> 63 << 64)
 
 
 def _threshold(rate: float) -> tuple[int, int]:
-    """``floor(rate * 2**72)``: the part above 64 bits, and the 64 bits."""
+    """``floor(rate * 2**72)`` as its bits from bit 64 on, and its lower 64 bits."""
     threshold = int(rate * 2.0**72)  # exact: scaling by a power of two rounds nothing
     return threshold >> 64, _signed(threshold & (2**64 - 1))
 
