@@ -97,5 +97,5 @@ QUESTION = Question(
 )  # fmt: skip
 
 if __name__ == "__main__":
-    dw.use_backend("native")
+    dw.set_backend("native")
     harness.main(QUESTION)

@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--products", type=int, default=3000, help="for each dtype")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    dw.use_backend("native")
+    dw.set_backend("native")
     dw.set_num_threads(1)
     for dtype in (np.float32, np.float64):
         rng = np.random.default_rng(args.seed)

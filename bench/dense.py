@@ -338,5 +338,5 @@ QUESTION = Question(
 )
 
 if __name__ == "__main__":
-    dw.use_backend("native")
+    dw.set_backend("native")
     harness.main(QUESTION)

@@ -51,7 +51,7 @@ def variants(threads: int) -> dict[str, Callable[[], object]]:
     """Our backends and instruction sets, best first, and what chooses each."""
 
     def choose(backend: str, isa: str | None, n: int) -> None:
-        dw.use_backend(backend)
+        dw.set_backend(backend)
         if isa is not None:
             _native.set_isa(isa)
         dw.set_num_threads(n)
@@ -102,7 +102,7 @@ def cases_of(x: np.ndarray, dy: np.ndarray, rate: float, threads: int) -> Iterab
 
         def right(result: np.ndarray) -> None:
             state = layers[name].state_dict()
-            with dw.use_backend("numba"):
+            with dw.backend("numba"):
                 mask = dw.functional.dropout_mask(
                     x.shape, rate, key=int(state["key"], 0), stream=state["next_stream"] - 1
                 )

@@ -259,7 +259,7 @@ def cases(args: argparse.Namespace) -> Iterator[Case]:
 
     def choose(backend: str, isa: str | None, threads: int) -> Callable[[], object]:
         def before() -> None:
-            dw.use_backend(backend)
+            dw.set_backend(backend)
             dw.set_num_threads(threads)
             if isa is not None:
                 _native.set_isa(isa)

@@ -200,7 +200,7 @@ def case_of(
 
     def choose(backend: str, isa: str | None = None) -> Callable[[], object]:
         def before() -> None:
-            dw.use_backend(backend)
+            dw.set_backend(backend)
             dw.set_num_threads(threads)
             if isa is not None:
                 _native.set_isa(isa)

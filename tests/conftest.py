@@ -37,7 +37,7 @@ def _isas() -> list[str]:
 @contextlib.contextmanager
 def _active_backend(name: str) -> Iterator[None]:
     require({"native": "dropwise._native", "numba": "numba"}[name])
-    with dw.use_backend(name):
+    with dw.backend(name):
         yield
 
 

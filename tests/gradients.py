@@ -1,4 +1,4 @@
-"""Gradients by finite differences, for any layer in float64."""
+"""Gradients by finite differences, in float64."""
 
 from __future__ import annotations
 
@@ -34,3 +34,17 @@ def assert_gradients(layer, x, before=lambda: None):
             values[i] = value
             # Central differences of a piecewise quadratic: what is left is rounding.
             assert abs((above - below) / (2 * STEP) - gradient[i]) < 1e-7 * max(1, abs(gradient[i]))
+
+
+def gradient_by_differences(f, x, h=STEP):
+    """The gradient of the number ``f()`` by the array `x`, which is changed in place and back."""
+    gradient = np.zeros_like(x)
+    for i in np.ndindex(x.shape):
+        before = x[i]
+        x[i] = before + h
+        up = f()
+        x[i] = before - h
+        down = f()
+        x[i] = before
+        gradient[i] = (up - down) / (2 * h)
+    return gradient

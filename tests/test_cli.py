@@ -322,7 +322,7 @@ def test_an_absent_backend_is_named(monkeypatch, capsys):
     def use_backend(name):
         raise ImportError(f"backend {name!r} is not available")
 
-    monkeypatch.setattr(dw, "use_backend", use_backend)
+    monkeypatch.setattr(dw, "backend", use_backend)
     assert spiral("--epochs", 1, "--backend", "native") == 2
     assert "backend 'native' is not available" in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""What is imported when, what is chosen by whom, and how the package says so."""
+"""What the import loads, what chooses backend and threads, and how `show_config` says so."""
 
 from __future__ import annotations
 
@@ -59,9 +59,12 @@ def test_what_forced_a_choice_is_said():
     assert forced["instruction sets"]["active"] == "scalar"
     assert forced["instruction sets"]["why"] == "DROPWISE_ISA"
     assert forced["threads"] == {"count": 3, "why": "DROPWISE_NUM_THREADS"}
-    called = shown("import dropwise as dw; dw.use_backend('numba')\n" + SHOW)
+    called = shown("import dropwise as dw; dw.set_backend('numba')\n" + SHOW)
     assert called["backend"]["active"] == "numba"
-    assert called["backend"]["why"] == "use_backend"
+    assert called["backend"]["why"] == "set_backend"
+    in_block = shown("import dropwise as dw; dw.backend('numba').__enter__()\n" + SHOW)
+    assert in_block["backend"]["active"] == "numba"
+    assert in_block["backend"]["why"] == "backend"
 
 
 def test_a_forced_instruction_set_computes(isa):
@@ -120,7 +123,7 @@ def test_threadpoolctl_is_told_when_it_is_there_first():
     require("threadpoolctl")
     code = """
 import threadpoolctl, dropwise as dw
-dw.use_backend("native")
+dw.set_backend("native")
 print([pool["internal_api"] for pool in threadpoolctl.threadpool_info()].count("dropwise"))
 """
     assert run_python(code) == "1\n"

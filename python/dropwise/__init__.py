@@ -3,16 +3,16 @@
 from dropwise import datasets, functional, random
 from dropwise._backends import (
     available_backends,
+    backend,
     get_num_threads,
+    set_backend,
     set_num_threads,
-    use_backend,
 )
 from dropwise._config import show_config
+from dropwise._version import __version__
 from dropwise.layers import Dense, Dropout, Layer, ReLU, Sequential
 from dropwise.losses import MeanSquaredError, SoftmaxCrossEntropy
 from dropwise.optimizers import SGD, Adam
-
-__version__ = "0.1.0"
 
 __all__ = [
     "SGD",
@@ -26,11 +26,12 @@ __all__ = [
     "SoftmaxCrossEntropy",
     "__version__",
     "available_backends",
+    "backend",
     "datasets",
     "functional",
     "get_num_threads",
     "random",
+    "set_backend",
     "set_num_threads",
     "show_config",
-    "use_backend",
 ]

@@ -33,7 +33,7 @@ def check_rate(rate: float) -> float:
 
 
 def check_scaling(scaling: str) -> str:
-    """`scaling`, if it is one of the two."""
+    """`scaling`, if it is "inverted" or "vanilla"."""
     if scaling not in _SCALINGS:
         raise ValueError(f"scaling must be 'inverted' or 'vanilla', got {scaling!r}")
     return scaling
@@ -87,19 +87,15 @@ def as_input(x: ArrayLike, *, keep_integers: bool) -> Array:
         return x
     x = np.asarray(x)
     dtype = x.dtype
-    if dtype.kind in "biu":
-        return (
-            x
-            if keep_integers and dtype.isnative
-            else x.astype(native(dtype) if keep_integers else F64)
-        )
-    if dtype.kind in "fc" or dtype.name == "bfloat16":
+    if dtype.kind in "biu" and not keep_integers:
+        return x.astype(F64)
+    if dtype.kind in "biufc" or dtype.name == "bfloat16":
         return x if dtype.isnative else x.astype(native(dtype))
     raise TypeError(f"x must be an array of numbers, got dtype {dtype}")
 
 
 def as_operand(x: Array, dtype: np.dtype[Any]) -> Array:
-    """`x` in this dtype, aligned and in native byte order; its own memory where possible."""
+    """`x` in this dtype, aligned and in native byte order; not copied where it is so already."""
     if x.dtype != dtype or not x.flags.aligned:
         return np.array(x, dtype, order="K")
     return x

@@ -2,7 +2,7 @@
 
 What a backend gets is described in `_backends.protocol`: C-contiguous arrays of one of four dtypes,
 plain scalars in range.  Everything else (other dtypes, layouts, byte orders, overlapping outputs)
-is brought to that form here, or computed here with NumPy on the backend's mask.
+is converted to that form here, or computed by NumPy with the backend's mask.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,17 @@ from dropwise._arguments import as_operand
 from dropwise._backends import active
 from dropwise._backends.protocol import Array, Bits
 from dropwise._dtypes import F32, F64, has_kernel
+
+
+class NoiseSpec(NamedTuple):
+    """Which mask a dropout call makes, and the factor of what the mask keeps."""
+
+    rate: float  # of the mask: 0 at inference
+    scale: float  # rounded to the dtype of the array
+    key: int
+    stream: int = 0
+    offset: int = 0
+    noise_shape: tuple[int, ...] | None = None  # None: the shape of the array
 
 
 def make_bits(size: int, rate: float, key: int, stream: int, offset: int) -> Bits:
@@ -36,62 +47,41 @@ def unpack_bits(bits: Bits, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     return np.unpackbits(bits, count=count, bitorder="little").view(np.bool_).reshape(shape)
 
 
-def apply_dropout(
-    x: Array,
-    out: Array | None,
-    bits: Bits | None,
-    rate: float,
-    scale: float,
-    key: int,
-    stream: int,
-    offset: int,
-    noise: tuple[int, ...] | None,
-) -> Array:
-    """Dropout of an array from `as_input`; the mask goes to `bits` if given."""
-    if noise is None and has_kernel(x.dtype):
-        kernel = functools.partial(_forward, bits, rate, scale, key, stream, offset)
-        return _elementwise(x, out, kernel)
-    size = x.size if noise is None else math.prod(noise)
+def apply_dropout(x: Array, out: Array | None, bits: Bits | None, noise: NoiseSpec) -> Array:
+    """Dropout of an array from `as_input`; the packed mask goes to `bits` if given."""
+    if noise.noise_shape is None and has_kernel(x.dtype):
+        return _elementwise(x, out, functools.partial(_dropout_kernel, bits, noise))
+    rate, scale, key, stream, offset, noise_shape = noise
+    size = x.size if noise_shape is None else math.prod(noise_shape)
     made = make_bits(size, rate, key, stream, offset)
     if bits is not None:
         bits[...] = made
-    return apply_mask(x, out, made, scale, noise)
+    return apply_mask(x, out, made, scale, noise_shape)
+
+
+def _dropout_kernel(bits: Bits | None, noise: NoiseSpec, x: Array, out: Array) -> None:
+    rate, scale, key, stream, offset, _ = noise
+    active().dropout_forward(x, out, bits, rate, scale, key, stream, offset)
 
 
 def apply_mask(
-    x: Array, out: Array | None, bits: Bits, scale: float, noise: tuple[int, ...] | None
+    x: Array, out: Array | None, bits: Bits, scale: float, noise_shape: tuple[int, ...] | None
 ) -> Array:
-    """``scale * x`` where the packed mask (over `noise`, or over x) keeps, +0.0 elsewhere."""
+    """``scale * x`` where the packed mask of the noise array keeps, +0.0 elsewhere."""
     kept = None
-    if noise is not None or not has_kernel(x.dtype):
-        kept = np.broadcast_to(unpack_bits(bits, x.shape if noise is None else noise), x.shape)
+    if noise_shape is not None or not has_kernel(x.dtype):
+        mask_shape = x.shape if noise_shape is None else noise_shape
+        kept = np.broadcast_to(unpack_bits(bits, mask_shape), x.shape)
     if has_kernel(x.dtype):
-        if kept is not None:
-            bits = np.packbits(kept, bitorder="little")
-        return _elementwise(x, out, functools.partial(_apply, bits, scale))
+        of_x = bits if kept is None else np.packbits(kept, bitorder="little")
+        apply_bits = active().apply_bits
+        return _elementwise(x, out, lambda a, b: apply_bits(a, b, of_x, scale))
     y = np.zeros(x.shape, x.dtype)
     np.multiply(x, x.dtype.type(scale), out=y, where=True if kept is None else kept)
     if out is None:
         return y
     out[...] = y
     return out
-
-
-def _forward(
-    bits: Bits | None,
-    rate: float,
-    scale: float,
-    key: int,
-    stream: int,
-    offset: int,
-    x: Array,
-    out: Array,
-) -> None:
-    active().dropout_forward(x, out, bits, rate, scale, key, stream, offset)
-
-
-def _apply(bits: Bits, scale: float, x: Array, out: Array) -> None:
-    active().apply_bits(x, out, bits, scale)
 
 
 def apply_relu(x: Array, out: Array | None) -> tuple[Array, Bits]:
@@ -108,7 +98,7 @@ def apply_relu(x: Array, out: Array | None) -> tuple[Array, Bits]:
 
 
 def _elementwise(x: Array, out: Array | None, kernel: Callable[[Array, Array], None]) -> Array:
-    """Run ``kernel(source, target)`` on simple arrays, whatever the layout of `x` and `out` is."""
+    """Run ``kernel(source, target)`` on C-contiguous arrays, whatever the layouts of x and out."""
     owned = not (x.flags.c_contiguous and x.flags.aligned)
     source = np.array(x, order="C") if owned else x
     target: Array
@@ -125,18 +115,18 @@ def _elementwise(x: Array, out: Array | None, kernel: Callable[[Array, Array], N
 
 
 def _is_simple(x: Array) -> bool:
-    """Whether a backend may write to it as one run of elements."""
+    """Whether a backend may write to `x` as one run of elements."""
     return bool(x.flags.carray) and x.dtype.isnative
 
 
 def _same_or_apart(x: Array, out: Array) -> bool:
     """Whether two C-contiguous arrays of one size are the same memory or share none of it."""
-    # Addresses cost the most to ask for, and are asked last.
+    # Reading the addresses takes the longest, so they come last.
     return x is out or not np.may_share_memory(x, out) or x.ctypes.data == out.ctypes.data
 
 
-def takes_result_of(x: Array, out: Array) -> bool:
-    """Whether a kernel may write what it makes of the simple array `x` to `out` directly."""
+def can_write_directly(x: Array, out: Array) -> bool:
+    """Whether a kernel may write its result for the C-contiguous array `x` straight to `out`."""
     return (
         type(out) is np.ndarray
         and out.dtype == x.dtype
@@ -155,7 +145,7 @@ def product(
     skip: str = "",
     out: Array | None = None,
 ) -> Array:
-    """The product of two matrices in `dtype`, in `out` if that can be written directly."""
+    """The product of two matrices in `dtype`, written to `out` if a backend can do so directly."""
     if has_kernel(dtype):
         return _kernel_product(a, b, dtype, bias, relu, skip, out)
     y: Array = np.matmul(as_operand(a, dtype), as_operand(b, dtype))  # integers, complex, ...
@@ -194,7 +184,7 @@ def _kernel_product(
         y = np.empty((a.shape[0], b.shape[1]), work)
     if direct:
         active().matmul(a, b, y, bias, relu, skip)
-    else:  # converted some rows at a time, which then are in cache
+    else:  # converted in blocks of rows, which stay in the cache
         step = _rows_at_once(a)
         converted = np.empty((step, a.shape[1]), work)
         for i in range(0, len(a), step):
@@ -205,7 +195,7 @@ def _kernel_product(
 
 
 def _rows_at_once(a: Array) -> int:
-    """Rows of a matrix that are converted together: 4 MB of float64, and enough for a product."""
+    """Rows of a matrix that are converted together: up to 4 MB of float64, at least 256 rows."""
     columns: int = a.shape[1]
     return max(256, (1 << 19) // max(1, columns))
 

@@ -9,8 +9,8 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
-import dropwise
 from dropwise import _backends
+from dropwise._version import __version__
 from dropwise.random import MASK_CONTRACT
 
 
@@ -66,12 +66,13 @@ def _text(value: Any) -> str:
 def _config() -> dict[str, Any]:
     active = _backends.active()
     available = list(_backends.available_backends())
+    function = "backend" if _backends.is_in_block() else "set_backend"
     config: dict[str, Any] = {
-        "dropwise": dropwise.__version__,
+        "dropwise": __version__,
         "mask contract": MASK_CONTRACT,
         "backend": {
             "active": active.name,
-            "why": _why(active.name, available[0], "DROPWISE_BACKEND", "use_backend"),
+            "why": _why(active.name, available[0], "DROPWISE_BACKEND", function),
             "available": available,
         },
         "threads": {"count": active.num_threads()},
@@ -104,7 +105,7 @@ def _config() -> dict[str, Any]:
 
 
 def _why(chosen: str, best: str, variable: str, function: str) -> str:
-    """Why `chosen`, when `best` is the default, `variable` may force one and `function` any."""
+    """What chose `chosen`: the default `best`, the environment `variable`, or `function`."""
     forced = os.environ.get(variable)
     if chosen == (forced or best):
         return variable if forced else "the best there is"
@@ -112,7 +113,7 @@ def _why(chosen: str, best: str, variable: str, function: str) -> str:
 
 
 def _version(distribution: str) -> str:
-    from importlib import metadata  # half the time of `import dropwise`
+    from importlib import metadata  # slow to import: half the time of `import dropwise`
 
     try:
         return metadata.version(distribution)

@@ -1,4 +1,4 @@
-"""Which dtypes the backends compute in, and what is rounded to them."""
+"""The dtypes that backends compute in, and the numbers that are rounded to them."""
 
 from __future__ import annotations
 
@@ -33,13 +33,14 @@ def has_kernel(dtype: np.dtype[Any]) -> bool:
 
 
 def native(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """`dtype` in native byte order."""
     return dtype.newbyteorder("=")
 
 
 @functools.lru_cache(maxsize=1024)
 def round_to(value: float, dtype: np.dtype[Any]) -> float:
     """`value` rounded once, to nearest even, to a number of `dtype`."""
-    if dtype.name == "bfloat16":  # NumPy would go by float32 and so round twice
+    if dtype.name == "bfloat16":  # NumPy rounds to float32 on the way, hence twice
         mantissa, exponent = math.frexp(value)
         return math.ldexp(round(mantissa * 256), exponent - 8)
     if dtype.kind == "f" and dtype.itemsize < 8:
@@ -52,7 +53,7 @@ def round_to(value: float, dtype: np.dtype[Any]) -> float:
 def rate_and_scale(
     rate: float, scaling: str, training: bool, dtype: np.dtype[Any]
 ) -> tuple[float, float]:
-    """The rate of the mask and the factor of what it keeps, the factor rounded to `dtype`."""
+    """The rate of the mask, and the factor of kept elements, rounded to `dtype`."""
     if training:
         inverted = scaling == "inverted" and rate < 1.0
         return rate, round_to(1.0 / (1.0 - rate), dtype) if inverted else 1.0

@@ -1,7 +1,8 @@
-"""Memory for large results: a block that nobody holds any more is used again.
+"""The memory of large results is recycled.
 
 The system clears the pages of a new large array as they are touched, which takes longer than
-dropout itself.  So the block of such a result is kept when its last view is gone.
+dropout itself.  So the block of such a result is kept when its last view is gone, for the next
+result of its size.
 """
 
 from __future__ import annotations
@@ -13,16 +14,16 @@ import numpy as np
 
 from dropwise._backends.protocol import Array
 
-LARGE: Final = 1 << 22  # bytes; malloc does this by itself for smaller blocks
+LARGE: Final = 1 << 22  # bytes; malloc itself recycles smaller blocks
 KEPT: Final = 1 << 28  # bytes kept at most, over all blocks
 
-# By identity, the oldest first.  One dict operation at a time is safe between threads, and in a
-# __del__ that interrupts another one.
+# The kept blocks by `id`, the oldest first.  Every access is one operation of a dict, which is
+# atomic: threads may use it at once, and one __del__ may interrupt another.
 _spare: dict[int, Array] = {}
 
 
 class _Lease:
-    """The base of a result and of all views of it; their end is its end."""
+    """The base of a result and of all its views: when they are gone, it returns the block."""
 
     __slots__ = ("__array_interface__", "_memory")
 
@@ -40,7 +41,7 @@ class _Lease:
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """``np.empty(shape, dtype)``, in the memory of a former result if there is one of this size."""
+    """``np.empty(shape, dtype)``, in the memory of an earlier result if one is kept."""
     size = math.prod(shape) * dtype.itemsize
     if not LARGE <= size <= KEPT:
         return np.empty(shape, dtype)

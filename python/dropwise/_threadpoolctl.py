@@ -1,7 +1,7 @@
 """Lets threadpoolctl see and limit the threads of the native backend.
 
-Importing this module registers the controller.  The native backend does so when it is loaded after
-threadpoolctl; who loads threadpoolctl later imports this module too.
+Importing this module registers the controller.  The native backend imports it if threadpoolctl is
+loaded already; a program that loads threadpoolctl later imports this module itself.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import ctypes
 
 from threadpoolctl import LibController, register
+
+from dropwise._version import __version__
 
 
 class DropwiseController(LibController):  # type: ignore[misc]  # threadpoolctl has no types
@@ -28,8 +30,6 @@ class DropwiseController(LibController):  # type: ignore[misc]  # threadpoolctl 
         self.dynlib.dropwise_set_num_threads(ctypes.c_int(num_threads))
 
     def get_version(self) -> str:
-        from dropwise import __version__
-
         return __version__
 
 

@@ -296,7 +296,7 @@ def spiral(args: argparse.Namespace) -> int:
 def use_backend(name: str | None) -> AbstractContextManager[object]:
     """Compute with that backend (None: the default) in a ``with`` block."""
     try:
-        return nullcontext() if name is None else dw.use_backend(name)
+        return nullcontext() if name is None else dw.backend(name)
     except ImportError as error:
         raise UserError(str(error)) from None
 

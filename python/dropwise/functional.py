@@ -18,6 +18,7 @@ from dropwise._arguments import (
     check_scaling,
 )
 from dropwise._arrays import (
+    NoiseSpec,
     apply_dropout,
     apply_mask,
     apply_relu,
@@ -85,8 +86,8 @@ def dropout(
     dtype, memory layout, backend, instruction set or threads.  That holds for every release with
     mask contract version 1.
 
-    From 4 MiB on, a result lies in the memory of a former one of its size that is gone, if there is
-    one: up to 256 MiB are kept for that.
+    A result of 4 MiB or more uses the memory of an earlier result of its size that is gone, if
+    there is one: up to 256 MiB are kept for that.
 
     Examples
     --------
@@ -109,7 +110,7 @@ def dropout(
     check_offset(offset, x.size if noise is None else math.prod(noise))
     if out is not None:
         check_out(out, x.shape, x.dtype)
-    return apply_dropout(x, out, None, mask_rate, scale, key, stream, offset, noise)
+    return apply_dropout(x, out, None, NoiseSpec(mask_rate, scale, key, stream, offset, noise))
 
 
 def dropout_backward(
@@ -260,7 +261,7 @@ def matmul(
     skip_zeros: bool = True,
     out: Array | None = None,
 ) -> Array:
-    """``a @ b``, at the cost of what is not zero in `a` and `b`.
+    """``a @ b``, in less time the more zeros `a` and `b` have.
 
     Parameters
     ----------
@@ -272,9 +273,9 @@ def matmul(
     relu : bool
         Whether negative results (after the bias) become 0.
     skip_zeros : bool
-        Whether products with an exact zero may be left out.  It depends on the measured density
-        whether they are.  Such a product contributes nothing, also where the other factor is NaN or
-        infinite; False gives IEEE results.
+        Whether terms with an exact zero may be left out; the measured density decides whether they
+        are.  Such a term contributes nothing, even where the other factor is NaN or infinite; False
+        gives IEEE results.
     out : ndarray, shape (..., N), optional
         Where the result goes.
 

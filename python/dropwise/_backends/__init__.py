@@ -1,10 +1,12 @@
-"""Which backend computes: chosen at the first use, switched by `use_backend`."""
+"""Which backend computes: the default of the process, or that of a ``with`` block."""
 
 from __future__ import annotations
 
 import importlib
 import os
-from contextvars import ContextVar, Token
+import threading
+from contextlib import ContextDecorator
+from contextvars import ContextVar
 
 from dropwise._backends.protocol import Backend
 
@@ -13,17 +15,19 @@ _CLASSES = {"native": "NativeBackend", "numba": "NumbaBackend"}
 NAMES = tuple(_CLASSES)
 
 _loaded: dict[str, Backend] = {}
-_in_context: ContextVar[Backend | None] = ContextVar("dropwise_backend", default=None)
 _process_default: Backend | None = None
+_default_lock = threading.Lock()
+# The backends of the `with` blocks around the caller, the innermost one last.
+_blocks: ContextVar[tuple[Backend, ...]] = ContextVar("dropwise_backends", default=())
 
 
 def _load(name: str) -> Backend:
     """The backend of that name, or the ImportError that says why there is none."""
-    backend = _loaded.get(name)
-    if backend is None:
+    loaded = _loaded.get(name)
+    if loaded is None:
         module = importlib.import_module(f"dropwise._backends.{name}")
-        backend = _loaded[name] = getattr(module, _CLASSES[name])()
-    return backend
+        loaded = _loaded.setdefault(name, getattr(module, _CLASSES[name])())
+    return loaded
 
 
 def why_unavailable(name: str) -> str | None:
@@ -59,30 +63,42 @@ def _get(name: str) -> Backend:
     return _load(name)
 
 
+def _best() -> Backend:
+    """The backend that ``DROPWISE_BACKEND`` names, else the best one that can be loaded."""
+    forced = os.environ.get("DROPWISE_BACKEND")
+    if forced:
+        return _get(forced)
+    for name in _CLASSES:
+        if why_unavailable(name) is None:
+            return _load(name)
+    reasons = "; ".join(f"{name}: {why_unavailable(name)}" for name in _CLASSES)
+    raise ImportError(f"no backend is available ({reasons})")
+
+
 def _choose_default() -> Backend:
     global _process_default
-    if _process_default is None:
-        forced = os.environ.get("DROPWISE_BACKEND")
-        if forced:
-            _process_default = _get(forced)
-        else:
-            for name in _CLASSES:
-                if why_unavailable(name) is None:
-                    _process_default = _load(name)
-                    break
-            else:
-                reasons = "; ".join(f"{name}: {why_unavailable(name)}" for name in _CLASSES)
-                raise ImportError(f"no backend is available ({reasons})")
-    return _process_default
+    best = _best()
+    with _default_lock:
+        if _process_default is None:  # no other thread has set one meanwhile
+            _process_default = best
+        return _process_default
 
 
 def active() -> Backend:
-    """The backend that computes, for the caller's context."""
-    return _in_context.get() or _process_default or _choose_default()
+    """The backend that computes for the caller."""
+    blocks = _blocks.get()
+    if blocks:
+        return blocks[-1]
+    return _process_default or _choose_default()
 
 
-class use_backend:
-    """Compute with the backend `name` from now on, or for one ``with`` block.
+def is_in_block() -> bool:
+    """Whether a ``with backend(...)`` block decides which backend computes for the caller."""
+    return bool(_blocks.get())
+
+
+def set_backend(name: str) -> None:
+    """Make the backend `name` the default of the process, for all its threads.
 
     Parameters
     ----------
@@ -95,38 +111,74 @@ class use_backend:
     ImportError
         If there is one, but it cannot be loaded here; the message says why.
 
+    See Also
+    --------
+    backend : Choose the backend of one ``with`` block.
+
     Notes
     -----
-    Called as a function it switches the process.  In a ``with`` block it switches the block's
-    context only (other threads go on with theirs) and restores what was active before.  The
-    environment variable ``DROPWISE_BACKEND`` sets the default.  All backends give the same masks.
+    A ``with backend(...)`` block that is open keeps its backend until it ends.  Without a call,
+    the environment variable ``DROPWISE_BACKEND`` names the default, else it is the first of
+    `available_backends`.  All backends give the same masks.
 
     Examples
     --------
     >>> import dropwise as dw
-    >>> with dw.use_backend("numba"):
+    >>> dw.set_backend(dw.available_backends()[0])
+    """
+    global _process_default
+    chosen = _get(name)
+    with _default_lock:
+        _process_default = chosen
+
+
+class _Block(ContextDecorator):
+    """Keeps nothing of its own between entering and leaving, so that it may be entered again."""
+
+    def __init__(self, chosen: Backend) -> None:
+        self._backend = chosen
+
+    def __enter__(self) -> Backend:
+        _blocks.set((*_blocks.get(), self._backend))
+        return self._backend
+
+    def __exit__(self, *_: object) -> None:
+        _blocks.set(_blocks.get()[:-1])
+
+
+def backend(name: str) -> _Block:
+    """Compute with the backend `name` in one ``with`` block, or in one decorated function.
+
+    Parameters
+    ----------
+    name : {"native", "numba"}
+
+    Raises
+    ------
+    ValueError
+        If there is no backend of that name.
+    ImportError
+        If there is one, but it cannot be loaded here; the message says why.
+
+    See Also
+    --------
+    set_backend : Choose the default of the process.
+
+    Notes
+    -----
+    A block holds for its own context: other threads, and tasks that were started before it, go on
+    with theirs.  Blocks may be nested; the innermost one decides.
+
+    Examples
+    --------
+    >>> import dropwise as dw
+    >>> with dw.backend("numba"):
     ...     kept = dw.functional.dropout_mask((2, 3), 0.0, key=1)
     >>> kept
     array([[ True,  True,  True],
            [ True,  True,  True]])
     """
-
-    def __init__(self, name: str) -> None:
-        global _process_default
-        self._backend = _get(name)
-        self._default_before = _process_default
-        self._token: Token[Backend | None] | None = _in_context.set(self._backend)
-        _process_default = self._backend
-
-    def __enter__(self) -> Backend:
-        global _process_default
-        _process_default = self._default_before  # a block switches its own context only
-        return self._backend
-
-    def __exit__(self, *_: object) -> None:
-        if self._token is not None:
-            _in_context.reset(self._token)
-            self._token = None
+    return _Block(_get(name))
 
 
 def get_num_threads() -> int:

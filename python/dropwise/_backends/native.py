@@ -8,12 +8,12 @@ from pathlib import Path
 try:
     from dropwise import _native
 except ImportError as error:
-    why = Path(__file__).parents[1] / "_no_native.txt"  # left there by an install without it
+    why = Path(__file__).parents[1] / "_no_native.txt"  # written by an install without a compiler
     if why.exists():
         raise ImportError(why.read_text(encoding="utf-8").strip()) from error
     raise
 
-# An environment variable that asks for what there is not is a ValueError here, at the first use.
+# Both raise ValueError here, at the first use, if an environment variable asks for the impossible.
 _native.num_threads()
 _native.active_isa()
 

@@ -1,6 +1,6 @@
 """What a backend computes, and what it may rely on.
 
-Backends differ in arithmetic only.  ``functional`` validates before it calls: a backend gets
+Backends differ in arithmetic only.  Arguments are checked before, so a backend gets
 
 * arrays for masks, dropout and ReLU that are aligned, C-contiguous, in native byte order and of one
   of the dtypes float32, float64, float16 and bfloat16, with ``out`` of the same dtype and size, and

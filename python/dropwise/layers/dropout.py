@@ -137,7 +137,7 @@ class Dropout(Layer):
             and training
             and not offset
             and x.flags.carray
-            and (out is None or _arrays.takes_result_of(x, out))
+            and (out is None or _arrays.can_write_directly(x, out))
         ):
             # The short way: it decides what calls of a few elements cost.
             shape, dtype, rate, scale, key, _, _, _, bits = short
@@ -156,7 +156,8 @@ class Dropout(Layer):
             _arguments.check_out(out, x.shape, x.dtype)
         call = self.begin(x.shape, x.dtype, training, offset)
         _, dtype, rate, scale, key, stream, offset, noise, bits = call
-        y = _arrays.apply_dropout(x, out, bits, rate, scale, key, stream, offset, noise)
+        spec = _arrays.NoiseSpec(rate, scale, key, stream, offset, noise)
+        y = _arrays.apply_dropout(x, out, bits, spec)
         if training and x.size and self._noise_shape is None and dtype in _dtypes.STANDARD:
             self._short = call
         return y
@@ -214,7 +215,8 @@ class Dropout(Layer):
             _arguments.check_out(out, dy.shape, dy.dtype)
         if bits is not None:
             return _arrays.apply_mask(dy, out, bits, scale, noise)
-        return _arrays.apply_dropout(dy, out, None, rate, scale, key, stream, offset, noise)
+        spec = _arrays.NoiseSpec(rate, scale, key, stream, offset, noise)
+        return _arrays.apply_dropout(dy, out, None, spec)
 
     def predict(self, x: ArrayLike) -> Array:
         """``forward(x, training=False)``, but remembers nothing."""

@@ -1,4 +1,4 @@
-"""What the three modules share: keys from NumPy's global generator, and masks that are arrays."""
+"""What the modules of the three texts share: keys, masks that are arrays, gradients of weights."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dropwise import _arguments, _arrays, _dtypes, functional
+from dropwise._arrays import NoiseSpec
 from dropwise._backends.protocol import Array, Bits
 
 
 def fresh_key() -> int:
     """A key for one forward call, so that ``np.random.seed`` fixes masks as in the texts."""
-    draw = np.random.random_sample  # the texts' generator; its `bytes` takes ten times as long
+    draw = np.random.random_sample  # of the texts' generator; its `bytes` takes ten times as long
     return int(draw() * 2**32) << 32 | int(draw() * 2**32)
 
 
-class Made(NamedTuple):
-    """What a forward call leaves for backward."""
+class MaskRecord(NamedTuple):
+    """The mask of a forward call, kept for backward."""
 
     bits: Bits  # packed, 1 = passed
     shape: tuple[int, ...]
@@ -30,22 +31,25 @@ class Made(NamedTuple):
         return _arrays.apply_mask(scales, scales, self.bits, 1.0, None)
 
 
-def drop(x: ArrayLike, rate: float, scaling: str, key: int | None = None) -> tuple[Array, Made]:
-    """Dropout in training, with a mask of its own at each call unless there is a key."""
+def training_dropout(
+    x: ArrayLike, rate: float, scaling: str, key: int | None = None
+) -> tuple[Array, MaskRecord]:
+    """Dropout of `x` and its mask, which without a `key` is a new one at each call."""
     x = _arguments.as_input(x, keep_integers=scaling == "vanilla")
     mask_rate, scale = _dtypes.rate_and_scale(_arguments.check_rate(rate), scaling, True, x.dtype)
     bits = np.empty((x.size + 7) >> 3, np.uint8)
-    key = fresh_key() if key is None else key
-    y = _arrays.apply_dropout(x, None, bits, mask_rate, scale, key, 0, 0, None)
-    return y, Made(bits, x.shape, scale)
+    noise = NoiseSpec(mask_rate, scale, fresh_key() if key is None else key)
+    return _arrays.apply_dropout(x, None, bits, noise), MaskRecord(bits, x.shape, scale)
 
 
-def gate(dy: ArrayLike, bits: Bits, shape: tuple[int, ...], scale: float = 1.0) -> Array:
-    """``scale * dy`` where the packed mask over `shape` keeps, +0.0 elsewhere."""
+def masked_gradient(dy: ArrayLike, record: MaskRecord) -> Array:
+    """``scale * dy`` where the mask of the forward call keeps, +0.0 elsewhere."""
     dy = _arguments.as_input(dy, keep_integers=True)
-    if dy.shape != shape:
-        raise ValueError(f"backward got a gradient of shape {dy.shape}; forward gave {shape}")
-    return _arrays.apply_mask(dy, None, bits, scale, None)
+    if dy.shape != record.shape:
+        raise ValueError(
+            f"backward got a gradient of shape {dy.shape}; forward gave {record.shape}"
+        )
+    return _arrays.apply_mask(dy, None, record.bits, record.scale, None)
 
 
 def weight_gradients(x: Array, dy: Array) -> tuple[Array, Array]:
@@ -60,8 +64,11 @@ def weight_gradients(x: Array, dy: Array) -> tuple[Array, Array]:
     return both[:-1], both[-1]
 
 
-def multiply_kept(x: ArrayLike, mask: ArrayLike) -> Array:
-    """``x * mask`` for a mask that a script has seen or set: of x's dtype, and 0 where it is 0."""
+def multiply_by_mask(x: ArrayLike, mask: ArrayLike) -> Array:
+    """``x * mask`` in the dtype of `x`, and +0.0 where the mask is 0, also where `x` is not finite.
+
+    For masks that a script has read or assigned.
+    """
     x, mask = _arguments.as_input(x, keep_integers=True), np.asarray(mask)
     dtype = np.result_type(x, mask) if x.dtype.kind in "biu" else x.dtype
     kept = mask != 0

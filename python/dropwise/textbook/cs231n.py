@@ -12,7 +12,13 @@ from typing import Any, TypeAlias
 from dropwise import _arguments, _arrays, functional
 from dropwise._backends.protocol import Array
 from dropwise.random import key_from_seed
-from dropwise.textbook._shared import drop, gate, multiply_kept, weight_gradients
+from dropwise.textbook._shared import (
+    MaskRecord,
+    masked_gradient,
+    multiply_by_mask,
+    training_dropout,
+    weight_gradients,
+)
 
 __all__ = [
     "affine_backward",
@@ -79,15 +85,17 @@ def dropout_forward(
         raise ValueError(f"dropout_param['mode'] must be 'train' or 'test', got {mode!r}")
     rate = 1.0 - p if p_is == "keep" else p
     seed = dropout_param.get("seed")
-    out, made = drop(x, rate, "inverted", None if seed is None else key_from_seed(seed))
-    mask = made.factors(out.dtype)
+    out, record = training_dropout(
+        x, rate, "inverted", None if seed is None else key_from_seed(seed)
+    )
+    mask = record.factors(out.dtype)
     return out.astype(x.dtype, copy=False), (dropout_param, mask)
 
 
 def dropout_backward(dout: Array, cache: DropoutCache) -> Array:
     """The gradient with respect to `x`: `dout` times the mask, or `dout` itself in test mode."""
     mask = cache[1]
-    return dout if mask is None else multiply_kept(dout, mask)
+    return dout if mask is None else multiply_by_mask(dout, mask)
 
 
 def affine_forward(x: Array, w: Array, b: Array) -> tuple[Array, AffineCache]:
@@ -110,7 +118,7 @@ def relu_forward(x: Array) -> tuple[Array, Array]:
 def relu_backward(dout: Array, cache: Array) -> Array:
     """`dout` where x was positive, 0 elsewhere."""
     _, bits = _arrays.apply_relu(_arguments.as_input(cache, keep_integers=True), None)
-    return gate(dout, bits, cache.shape)
+    return masked_gradient(dout, MaskRecord(bits, cache.shape))
 
 
 def affine_relu_forward(x: Array, w: Array, b: Array) -> tuple[Array, tuple[AffineCache, Array]]:

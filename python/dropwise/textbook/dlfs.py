@@ -12,7 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 from dropwise import _arguments, _arrays, functional
 from dropwise._backends.protocol import Array
 from dropwise.losses import SoftmaxCrossEntropy
-from dropwise.textbook._shared import Made, drop, gate, multiply_kept, weight_gradients
+from dropwise.textbook._shared import (
+    MaskRecord,
+    masked_gradient,
+    multiply_by_mask,
+    training_dropout,
+    weight_gradients,
+)
 
 __all__ = ["Affine", "Dropout", "Relu", "Sigmoid", "SoftmaxWithLoss"]
 
@@ -50,7 +56,7 @@ class Dropout:
 
     def __init__(self, dropout_ratio: float = 0.5) -> None:
         self.dropout_ratio = dropout_ratio
-        self._made: Made | None = None
+        self._record: MaskRecord | None = None
         self._mask: NDArray[np.bool_] | None = None  # once someone has asked for it, or set it
 
     def forward(self, x: ArrayLike, train_flg: bool = True) -> Array:
@@ -58,27 +64,27 @@ class Dropout:
         if not train_flg:
             x = _arguments.as_input(x, keep_integers=False)
             return np.asarray(x * x.dtype.type(1.0 - self.dropout_ratio))
-        y, self._made = drop(x, self.dropout_ratio, "vanilla")
+        y, self._record = training_dropout(x, self.dropout_ratio, "vanilla")
         self._mask = None
         return y
 
     def backward(self, dout: ArrayLike) -> Array:
         """`dout` where the mask of the last training forward kept, 0 elsewhere."""
         if self._mask is not None:
-            return multiply_kept(dout, self._mask)
-        if self._made is None:
+            return multiply_by_mask(dout, self._mask)
+        if self._record is None:
             raise RuntimeError("Dropout: backward was called before a training forward")
-        return gate(dout, *self._made)
+        return masked_gradient(dout, self._record)
 
     @property
     def mask(self) -> NDArray[np.bool_] | None:
-        if self._mask is None and self._made is not None:
-            self._mask = _arrays.unpack_bits(self._made.bits, self._made.shape)
+        if self._mask is None and self._record is not None:
+            self._mask = _arrays.unpack_bits(self._record.bits, self._record.shape)
         return self._mask
 
     @mask.setter
     def mask(self, value: NDArray[np.bool_] | None) -> None:
-        self._mask, self._made = value, None
+        self._mask, self._record = value, None
 
 
 class Relu:
@@ -91,32 +97,32 @@ class Relu:
     """
 
     def __init__(self) -> None:
-        self._made: Made | None = None
+        self._record: MaskRecord | None = None
         self._mask: NDArray[np.bool_] | None = None
 
     def forward(self, x: ArrayLike) -> Array:
         """`x` where it is positive, 0 elsewhere."""
         out, bits = _arrays.apply_relu(_arguments.as_input(x, keep_integers=True), None)
-        self._made, self._mask = Made(bits, out.shape), None
+        self._record, self._mask = MaskRecord(bits, out.shape), None
         return out
 
     def backward(self, dout: ArrayLike) -> Array:
         """`dout` where the last `x` was positive.  `dout` itself stays as it is."""
         if self._mask is not None:
-            return multiply_kept(dout, ~self._mask)
-        if self._made is None:
+            return multiply_by_mask(dout, ~self._mask)
+        if self._record is None:
             raise RuntimeError("Relu: backward was called before forward")
-        return gate(dout, *self._made)
+        return masked_gradient(dout, self._record)
 
     @property
     def mask(self) -> NDArray[np.bool_] | None:
-        if self._mask is None and self._made is not None:
-            self._mask = ~_arrays.unpack_bits(self._made.bits, self._made.shape)
+        if self._mask is None and self._record is not None:
+            self._mask = ~_arrays.unpack_bits(self._record.bits, self._record.shape)
         return self._mask
 
     @mask.setter
     def mask(self, value: NDArray[np.bool_] | None) -> None:
-        self._mask, self._made = value, None
+        self._mask, self._record = value, None
 
 
 class Sigmoid:

@@ -2,7 +2,7 @@
 
 Replace a script's own classes by ``from dropwise.textbook.nnfs import *``.  Results are attributes,
 as in the book: `forward` sets `output`, `backward` sets `dinputs`.  The short forms of a chapter
-that goes round on its own are there, too: `Dropout`, `Activation_ReLu`, ``.mask``, ``.dinput``,
+that is published separately work as well: `Dropout`, `Activation_ReLu`, ``.mask``, ``.dinput``,
 ``update_param``, and ``weight_L2=`` for ``weight_regularizer_l2=``.
 """
 
@@ -14,9 +14,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dropwise import _arguments, _arrays, datasets, functional, optimizers
-from dropwise._backends.protocol import Array, Bits
+from dropwise._backends.protocol import Array
 from dropwise.losses import SoftmaxCrossEntropy, class_numbers
-from dropwise.textbook._shared import Made, drop, fresh_key, gate, multiply_kept, weight_gradients
+from dropwise.textbook._shared import (
+    MaskRecord,
+    fresh_key,
+    masked_gradient,
+    multiply_by_mask,
+    training_dropout,
+    weight_gradients,
+)
 
 __all__ = [
     "Activation_ReLU",
@@ -40,7 +47,7 @@ def spiral_data(samples: int, classes: int) -> tuple[Array, NDArray[np.int64]]:
 
 
 class _Step:
-    """What has inputs, an output and a gradient."""
+    """A step of a network: its inputs, its output, and the gradient of its inputs."""
 
     inputs: Array
     output: Array
@@ -165,8 +172,8 @@ class Layer_Dropout(_Step):
     """
 
     def __init__(self, rate: float) -> None:
-        self._drop = _arguments.check_rate(rate)
-        self._made: Made | None = None
+        self._drop_rate = _arguments.check_rate(rate)
+        self._record: MaskRecord | None = None
         self._mask: Array | None = None  # once someone has asked for it, or set it
 
     def forward(self, inputs: ArrayLike, training: bool = True) -> None:
@@ -174,31 +181,31 @@ class Layer_Dropout(_Step):
         if not training:
             self.output = self.inputs.copy()
             return
-        self.output, self._made = drop(self.inputs, self._drop, "inverted")
+        self.output, self._record = training_dropout(self.inputs, self._drop_rate, "inverted")
         self._mask = None
 
     def backward(self, dvalues: ArrayLike) -> None:
         if self._mask is not None:
-            self.dinputs = multiply_kept(dvalues, self._mask)
-        elif self._made is not None:
-            self.dinputs = gate(dvalues, *self._made)
+            self.dinputs = multiply_by_mask(dvalues, self._mask)
+        elif self._record is not None:
+            self.dinputs = masked_gradient(dvalues, self._record)
         else:
             raise RuntimeError("Layer_Dropout: backward was called before a training forward")
 
     @property
     def rate(self) -> float:
-        return 1 - self._drop
+        return 1 - self._drop_rate
 
     @rate.setter
     def rate(self, keep: float) -> None:
-        self._drop = _arguments.check_rate(1 - keep)
+        self._drop_rate = _arguments.check_rate(1 - keep)
 
     @property
     def binary_mask(self) -> Array:
         if self._mask is None:
-            if self._made is None:
+            if self._record is None:
                 raise AttributeError("there is no binary_mask before a training forward")
-            self._mask = self._made.factors(self.output.dtype)
+            self._mask = self._record.factors(self.output.dtype)
         return self._mask
 
     @binary_mask.setter
@@ -211,14 +218,15 @@ class Layer_Dropout(_Step):
 class Activation_ReLU(_Step):
     """``max(inputs, 0)``."""
 
-    _bits: Bits
+    _record: MaskRecord
 
     def forward(self, inputs: ArrayLike, training: bool = True) -> None:
         self.inputs = _arguments.as_input(inputs, keep_integers=True)
-        self.output, self._bits = _arrays.apply_relu(self.inputs, None)
+        self.output, bits = _arrays.apply_relu(self.inputs, None)
+        self._record = MaskRecord(bits, self.inputs.shape)
 
     def backward(self, dvalues: ArrayLike) -> None:
-        self.dinputs = gate(dvalues, self._bits, self.inputs.shape)
+        self.dinputs = masked_gradient(dvalues, self._record)
 
     def predictions(self, outputs: Array) -> Array:
         return outputs

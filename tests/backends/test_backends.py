@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -49,7 +50,7 @@ def test_a_backend_that_does_not_load_says_why_and_what_there_is():
         "import sys; sys.modules['dropwise._native'] = None\n"
         "import dropwise as dw\n"
         "print(dw.available_backends())\n"
-        "dw.use_backend('native')"
+        "dw.set_backend('native')"
     )
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
@@ -90,18 +91,38 @@ def other(backend):
 
 
 def test_a_block_switches_and_restores(backend, other):
-    with dw.use_backend(other) as inner:
+    with dw.backend(other) as inner:
         assert _backends.active() is inner
         assert inner.name == other
-        with dw.use_backend(backend):
+        with dw.backend(backend):
             assert _backends.active().name == backend
         assert _backends.active().name == other
     assert _backends.active().name == backend
 
 
 def test_a_block_restores_after_an_error(backend, other):
-    with pytest.raises(KeyError), dw.use_backend(other):
+    with pytest.raises(KeyError), dw.backend(other):
         raise KeyError
+    assert _backends.active().name == backend
+
+
+def test_a_block_may_be_entered_again_also_within_itself(backend, other):
+    block = dw.backend(other)
+    for _ in range(2):
+        with block:
+            with dw.backend(backend), block:
+                assert _backends.active().name == other
+            assert _backends.active().name == other
+        assert _backends.active().name == backend
+
+
+def test_a_decorated_function_computes_with_its_backend(backend, other):
+    @dw.backend(other)
+    def recurse(depth):
+        names = {_backends.active().name}
+        return names | recurse(depth - 1) if depth else names
+
+    assert recurse(3) == {other}
     assert _backends.active().name == backend
 
 
@@ -116,25 +137,118 @@ def name_in_a_new_thread():
 def test_a_block_switches_its_own_context_only(backend, other):
     before = name_in_a_new_thread()
     for name in (backend, other):
-        with dw.use_backend(name):
+        with dw.backend(name):
             assert name_in_a_new_thread() == before
 
 
-def test_a_call_switches_at_once_and_in_new_threads():
+def test_a_block_of_one_task_leaves_the_others_alone(backend, other):
+    async def task(name):
+        with dw.backend(name):
+            await asyncio.sleep(0)
+            return _backends.active().name
+
+    async def main():
+        return await asyncio.gather(task(other), task(backend), task(other))
+
+    assert asyncio.run(main()) == [other, backend, other]
+    assert _backends.active().name == backend
+
+
+@pytest.fixture
+def restored_default():
+    before = _backends._process_default
+    yield
+    _backends._process_default = before
+
+
+@pytest.mark.usefixtures("restored_default")
+def test_the_default_of_the_process_is_that_of_all_its_threads_and_of_no_open_block(backend, other):
+    dw.set_backend(other)
+    assert name_in_a_new_thread() == other
+    assert _backends.active().name == backend  # the fixture's block
+    dw.set_backend(backend)
+    assert name_in_a_new_thread() == backend
+
+
+def test_a_call_switches_at_once_in_every_thread_and_against_the_environment():
     code = (
         "import threading, dropwise as dw\n"
         "from dropwise._backends import active\n"
-        "dw.use_backend('numba')\n"
-        "print(active().name)\n"
-        "t = threading.Thread(target=lambda: print(active().name)); t.start(); t.join()"
+        "set_, seen = threading.Event(), threading.Event()\n"
+        "def work():\n"
+        "    print(active().name); seen.set(); set_.wait(); print(active().name)\n"
+        "t = threading.Thread(target=work); t.start(); seen.wait()\n"
+        "dw.set_backend('numba'); set_.set(); t.join()\n"
+        "print(active().name)"
     )
-    assert run(code).split() == ["numba", "numba"]
+    first = dw.available_backends()[0]
+    assert run(code, DROPWISE_BACKEND=first).split() == [first, "numba", "numba"]
 
 
-def test_an_unknown_backend_changes_nothing(backend):
-    with pytest.raises(ValueError, match="unknown backend 'other'; available: "):
-        dw.use_backend("other")
+@pytest.mark.usefixtures("restored_default")
+def test_blocks_of_many_threads_and_a_switch_of_the_default_do_not_disturb_each_other(
+    backend, other
+):
+    stop, wrong = threading.Event(), []
+
+    def switch_blocks(mine, theirs):
+        while not stop.is_set():
+            with dw.backend(mine):
+                with dw.backend(theirs):
+                    if _backends.active().name != theirs:
+                        wrong.append("inner")
+                if _backends.active().name != mine:
+                    wrong.append("outer")
+            if _backends.active().name not in (mine, theirs):
+                wrong.append("default")
+
+    pairs = [(backend, other), (other, backend)] * 4
+    threads = [threading.Thread(target=switch_blocks, args=pair) for pair in pairs]
+    for thread in threads:
+        thread.start()
+    for _ in range(500):
+        dw.set_backend(other)
+        dw.set_backend(backend)
+    dw.set_backend(other)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert name_in_a_new_thread() == other
     assert _backends.active().name == backend
+
+
+@pytest.mark.usefixtures("restored_default")
+def test_the_first_use_in_one_thread_does_not_undo_a_switch_in_another(monkeypatch, other):
+    choosing, switched = threading.Event(), threading.Event()
+    best = _backends._best()
+
+    def slow_best():
+        choosing.set()
+        assert switched.wait(30)
+        return best
+
+    _backends._process_default = None
+    monkeypatch.setattr(_backends, "_best", slow_best)
+    names = []
+    thread = threading.Thread(target=lambda: names.append(_backends.active().name))
+    thread.start()
+    assert choosing.wait(30)
+    dw.set_backend(other)
+    switched.set()
+    thread.join()
+    assert names == [other]
+    assert name_in_a_new_thread() == other
+
+
+@pytest.mark.parametrize("choose", [dw.set_backend, dw.backend])
+@pytest.mark.usefixtures("restored_default")
+def test_an_unknown_backend_changes_nothing(backend, choose):
+    before = name_in_a_new_thread()
+    with pytest.raises(ValueError, match="unknown backend 'other'; available: "):
+        choose("other")
+    assert _backends.active().name == backend
+    assert name_in_a_new_thread() == before
 
 
 @pytest.mark.usefixtures("backend")
@@ -174,7 +288,7 @@ def network_results():
 
 
 def test_backends_agree_on_a_network_in_masks_exactly_and_in_values_to_rounding(backend):
-    with dw.use_backend("numba"):
+    with dw.backend("numba"):
         mask, *values = network_results()
     got_mask, *got = network_results()
     np.testing.assert_array_equal(got_mask, mask)
@@ -183,7 +297,7 @@ def test_backends_agree_on_a_network_in_masks_exactly_and_in_values_to_rounding(
 
 
 def test_instruction_sets_agree_on_a_network_in_masks_exactly_and_in_values_to_rounding(isa):
-    with dw.use_backend("numba"):
+    with dw.backend("numba"):
         mask, *values = network_results()
     got_mask, *got = network_results()
     np.testing.assert_array_equal(got_mask, mask)

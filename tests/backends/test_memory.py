@@ -1,4 +1,4 @@
-"""Memory of large results is used again, and never while somebody can see it."""
+"""The memory of large results is recycled, but never while a view of it exists."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_any_view_keeps_the_memory():
 def test_the_dropout_layer_writes_every_element_of_used_memory(backend):
     drop = dw.Dropout(0.5, seed=1)
     x = np.ones(N, np.float32)
-    drop.forward(x)  # the first call takes the long way
+    drop.forward(x)  # later calls take the fast path
     for call in (drop.forward, drop.backward):
         y = call(x)
         kept = drop.mask

@@ -1,16 +1,23 @@
-"""What is particular to the Numba backend; all else is in the tests that run over both."""
+"""What is particular to the Numba backend; other tests run over both backends."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from support import require
+import dropwise
+from support import require, run_python
 
-numba_backend = require("dropwise._backends.numba")
+require("numba")
+from dropwise._backends.numba import NumbaBackend, compilation, products  # noqa: E402
 
 
 @pytest.fixture
 def numba():
-    return numba_backend.NumbaBackend()
+    return NumbaBackend()
 
 
 def _integers(rng, shape, dtype, density=1.0):
@@ -33,9 +40,9 @@ def test_products_are_exact_on_both_sides_of_the_choice_to_skip(numba, shape, de
 def test_the_choice_to_skip_falls_on_sparse_products_only():
     b = np.ones((100, 100), np.float32)
     a = np.zeros((100, 100), np.float32)
-    assert numba_backend._worth_skipping(a, b)
-    assert not numba_backend._worth_skipping(a, b[:, :10])
-    assert not numba_backend._worth_skipping(a + 1, b)
+    assert products._worth_skipping(a, b)
+    assert not products._worth_skipping(a, b[:, :10])
+    assert not products._worth_skipping(a + 1, b)
 
 
 @pytest.mark.parametrize("columns", [2, 64])  # too few to skip, and enough
@@ -64,4 +71,18 @@ def test_a_skipped_zero_against_a_non_finite_value_counts_for_nothing(numba, bad
 def test_a_kernel_compiles_where_it_cannot_be_kept():
     namespace = {}
     exec("def increment(x):\n    return x + 1", namespace)  # no file, hence no place for a cache
-    assert numba_backend._kernel(namespace["increment"])(1) == 2
+    assert compilation.kernel(namespace["increment"])(1) == 2
+
+
+def test_a_kernel_on_disk_is_compiled_anew_when_the_file_of_one_it_calls_changes(tmp_path):
+    ignored = shutil.ignore_patterns("_native*", "__pycache__")
+    shutil.copytree(Path(dropwise.__file__).parent, tmp_path / "dropwise", ignore=ignored)
+    code = "import dropwise as dw; print(dw.functional.dropout([1.0] * 3, 0.0, key=1).tolist())"
+    env = {"PYTHONPATH": str(tmp_path), "DROPWISE_BACKEND": "numba"}
+    assert run_python(code, **env) == "[1.0, 1.0, 1.0]\n"
+    assert list(tmp_path.rglob("masks.dropout*.nbi"))
+    elements = tmp_path / "dropwise/_backends/numba/elements.py"
+    text = elements.read_text()
+    assert text.count("lambda x, scale: x * scale") == 1
+    elements.write_text(text.replace("lambda x, scale: x * scale", "lambda x, scale: x + scale"))
+    assert run_python(code, **env) == "[2.0, 2.0, 2.0]\n"

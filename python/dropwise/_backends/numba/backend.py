@@ -1,0 +1,118 @@
+"""The class `NumbaBackend`: the functions of the protocol over the kernels of this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dropwise._backends.numba import elements, masks
+from dropwise._backends.numba.products import multiply
+from dropwise._backends.protocol import Array, Bits, Product
+
+
+def _flat(x: Array) -> Array:
+    """View an array as one run of a dtype that Numba knows."""
+    x = x.reshape(-1)
+    if x.dtype.itemsize == 2:
+        return x.view(np.uint16 if x.dtype == np.float16 else np.int16)
+    return x
+
+
+def _signed(word: int) -> int:
+    """The int64 with the bits of a 64-bit word, so that Numba compiles for one type only."""
+    return word - (word >> 63 << 64)
+
+
+def _threshold(rate: float) -> tuple[int, int]:
+    """``floor(rate * 2**72)`` as its bits from bit 64 on, and its lower 64 bits."""
+    threshold = int(rate * 2.0**72)  # exact: scaling by a power of two rounds nothing
+    return threshold >> 64, _signed(threshold & (2**64 - 1))
+
+
+class NumbaBackend:
+    """The functions of the protocol in kernels built by Numba and products by NumPy's BLAS."""
+
+    name = "numba"
+
+    def mask_bits(
+        self, bits: Bits, n: int, rate: float, key: int, stream: int, offset: int
+    ) -> None:
+        no_array = np.empty(0, np.float32)
+        high, low = _threshold(rate)
+        key, offset = _signed(key), _signed(offset)
+        masks.dropout(no_array, no_array, bits, n, 1.0, high, low, key, stream, offset)
+
+    def dropout_forward(
+        self,
+        x: Array,
+        out: Array,
+        bits: Bits | None,
+        rate: float,
+        scale: float,
+        key: int,
+        stream: int,
+        offset: int,
+    ) -> None:
+        if bits is None:
+            bits = np.empty(0, np.uint8)
+        high, low = _threshold(rate)
+        key, offset = _signed(key), _signed(offset)
+        x, out = _flat(x), _flat(out)
+        masks.dropout(x, out, bits, x.size, scale, high, low, key, stream, offset)
+
+    def apply_bits(self, x: Array, out: Array, bits: Bits, scale: float) -> None:
+        elements.apply_bits(_flat(x), _flat(out), bits, scale)
+
+    def relu(self, x: Array, out: Array, bits: Bits) -> None:
+        elements.compare(_flat(x), _flat(out), bits, True)
+
+    def nonzero_bits(self, x: Array, bits: Bits) -> None:
+        flat = _flat(x)
+        elements.compare(flat, flat[:0], bits, False)
+
+    def matmul(
+        self,
+        a: Array,
+        b: Array,
+        out: Array,
+        bias: Array | None = None,
+        relu: bool = False,
+        skip: str = "",
+        nonzero: Bits | None = None,
+    ) -> None:
+        multiply(a, b, out, bias, relu, skip)
+        if nonzero is not None:
+            self.nonzero_bits(out, nonzero)
+
+    def matmul_kept(
+        self,
+        a: Array,
+        b: Array,
+        bits: Bits,
+        out: Array,
+        bias: Array | None = None,
+        relu: bool = False,
+        scale: float = 1.0,
+        skip: str = "",
+        nonzero: Bits | None = None,
+    ) -> None:
+        self.matmul(a, b, out, bias, relu, skip)
+        self.apply_bits(out, out, bits, scale)
+        if nonzero is not None:
+            self.nonzero_bits(out, nonzero)
+
+    def matmul_chain(self, products: Sequence[Product]) -> None:
+        for p in products:
+            if p.bits is None:
+                self.matmul(p.a, p.b, p.out, p.bias, p.relu, p.skip, p.nonzero)
+            else:
+                self.matmul_kept(
+                    p.a, p.b, p.bits, p.out, p.bias, p.relu, p.scale, p.skip, p.nonzero
+                )
+
+    def num_threads(self) -> int:
+        return 1
+
+    def set_num_threads(self, n: int) -> None:
+        pass
