@@ -8,8 +8,9 @@ from dropwise._backends import (
     use_backend,
 )
 from dropwise._config import show_config
-from dropwise.layers import Dense, Dropout, Layer, ReLU, Sequential
+from dropwise.layers import Dense, Dropout, Layer, ReLU
 from dropwise.losses import MeanSquaredError, SoftmaxCrossEntropy
+from dropwise.network import Sequential
 from dropwise.optimizers import SGD, Adam
 
 __version__ = "0.1.0"

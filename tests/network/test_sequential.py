@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dropwise as dw
-from dropwise.layers.fused import Group, plan
+from dropwise.network.fused import Group, plan
 
 pytestmark = pytest.mark.usefixtures("backend")
 

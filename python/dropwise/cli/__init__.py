@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 import dropwise as dw
 from dropwise._backends import active
-from dropwise.layers.sequential import Epoch
+from dropwise.network import Epoch
 
 SAMPLES_PER_CLASS = 2000
 CLASSES = 3

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from dropwise import _arguments, _arrays, _dtypes
 from dropwise._backends import active
 from dropwise._backends.protocol import Array, Bits, Product
+from dropwise.layers.activations import ReLU
 from dropwise.layers.base import Layer
 from dropwise.layers.dense import Dense
 from dropwise.layers.dropout import Dropout
-from dropwise.layers.relu import ReLU
 
 # So few columns of x cost less to copy than it costs to read the gradient of what they made twice.
 _FEW_INPUTS = 32

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dropwise._backends.protocol import Array
+from dropwise.layers.activations import ReLU
 from dropwise.layers.base import Layer, check_gradient, no_forward
 from dropwise.layers.dense import Dense
 from dropwise.layers.dropout import Dropout
-from dropwise.layers.fused import Chain, Flow, Group, Plain, Trace, Workspace, plan
-from dropwise.layers.relu import ReLU
 from dropwise.losses import Loss
+from dropwise.network.fused import Chain, Flow, Group, Plain, Trace, Workspace, plan
 from dropwise.optimizers import Optimizer
 from dropwise.random import Seed, key_from_seed, seed_sequence, spawn
 
