@@ -9,9 +9,10 @@ from numpy.typing import ArrayLike
 
 from dropwise import _arguments, _arrays, functional
 from dropwise._backends.protocol import Array, Bits
-from dropwise.layers.base import Layer, check_gradient, no_forward
+from dropwise.layers.base import Layer, check_gradient, no_forward, register
 
 
+@register
 class ReLU(Layer):
     """``max(x, 0)``; NaN stays NaN.  Keeps 1 bit an element for ``backward``.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -54,6 +54,22 @@ class Layer:
     def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.config().items())
         return f"{type(self).__name__}({arguments})"
+
+
+LayerClass = TypeVar("LayerClass", bound=type[Layer])
+
+_REGISTERED: dict[str, type[Layer]] = {}
+
+
+def register(layer_class: LayerClass) -> LayerClass:
+    """Class decorator: layers of this class, but not of its subclasses, can be saved in files."""
+    _REGISTERED[layer_class.__name__] = layer_class
+    return layer_class
+
+
+def registered_class(name: str) -> type[Layer] | None:
+    """The registered class of this name."""
+    return _REGISTERED.get(name)
 
 
 def check_gradient(dy: Any, shape: tuple[int, ...], dtype: np.dtype[Any], who: object) -> Array:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from dropwise import _arguments, _arrays, _dtypes, functional
 from dropwise._backends.protocol import Array
-from dropwise.layers.base import Layer, check_gradient, no_forward
+from dropwise.layers.base import Layer, check_gradient, no_forward, register
 from dropwise.random import Seed, seed_sequence
 
 # The standard deviation of the weights of a [fan_in, fan_out] matrix.
@@ -23,6 +23,7 @@ _DEVIATIONS = {
 INITIALIZERS = tuple(f"{name}_{kind}" for name in _DEVIATIONS for kind in ("uniform", "normal"))
 
 
+@register
 class Dense(Layer):
     """A fully connected layer.
 

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from dropwise import _arguments, _arrays, _dtypes, _memory, functional
 from dropwise._backends import active
 from dropwise._backends.protocol import Array, Bits
-from dropwise.layers.base import Layer, check_gradient, no_forward
+from dropwise.layers.base import Layer, check_gradient, no_forward, register
 from dropwise.random import MaskStreams, Seed, key_from_seed
 
 # What a forward call leaves for backward: shape, dtype, rate (of the mask: 0 at inference), scale,
@@ -26,6 +26,7 @@ Pass: TypeAlias = (
 _SMALL = _memory.LARGE // 8  # elements whose result is a small one in every dtype
 
 
+@register
 class Dropout(Layer):
     """Set elements to zero at random in training.
 

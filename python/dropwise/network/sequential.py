@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,10 +12,11 @@ from numpy.typing import ArrayLike
 
 from dropwise._backends.protocol import Array
 from dropwise.layers.activations import ReLU
-from dropwise.layers.base import Layer, check_gradient, no_forward
+from dropwise.layers.base import Layer, check_gradient, no_forward, register
 from dropwise.layers.dense import Dense
 from dropwise.layers.dropout import Dropout
 from dropwise.losses import Loss
+from dropwise.network import files
 from dropwise.network.fused import Chain, Flow, Group, Plain, Trace, Workspace, plan
 from dropwise.optimizers import Optimizer
 from dropwise.random import Seed, key_from_seed, seed_sequence, spawn
@@ -39,6 +39,7 @@ class Epoch:
     val_accuracy: float | None = None
 
 
+@register
 class Sequential(Layer):
     """Layers one after the other.
 
@@ -459,38 +460,14 @@ class Sequential(Layer):
 
         Only layers of this package can be saved.  The optimizer's state is not part of it.
         """
-        for layer in _flat(self):
-            if type(layer) not in _SAVABLE:
-                raise TypeError(f"{layer!r} cannot be saved: only layers of dropwise can")
-        arrays, plain = {}, {}
-        for name, value in self.state_dict().items():
-            if isinstance(value, np.ndarray):
-                # NumPy's format does not know bfloat16; float32 holds it exactly.
-                arrays[name] = value if value.dtype.kind == "f" else value.astype(np.float32)
-            else:
-                plain[name] = value
-        text = json.dumps({"format": 1, "network": self.config(), "state": plain})
-        with open(path, "wb") as file:
-            np.savez(file, allow_pickle=False, dropwise=np.array(text), **arrays)
+        files.save(self, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Sequential:
         """The network that `save` wrote."""
-        with np.load(path, allow_pickle=False) as file:
-            if "dropwise" not in file:
-                raise ValueError(f"{os.fspath(path)!r} was not written by Sequential.save")
-            header = json.loads(str(file["dropwise"]))
-            if header["format"] != 1:
-                raise ValueError(
-                    f"{os.fspath(path)!r} has format {header['format']!r}; this release reads 1"
-                )
-            state = header["state"] | {
-                name: file[name] for name in file.files if name != "dropwise"
-            }
-        net = _build(header["network"])
-        assert isinstance(net, Sequential)
-        net.load_state_dict(state)
-        return net
+        network = files.load(path)
+        assert isinstance(network, Sequential)
+        return network
 
     def summary(self) -> str:
         """A table of the layers and how many parameters they have."""
@@ -504,29 +481,6 @@ class Sequential(Layer):
 
     def __repr__(self) -> str:
         return f"Sequential([{', '.join(repr(layer) for layer in self.layers)}])"
-
-
-_SAVABLE: dict[type[Layer], str] = {c: c.__name__ for c in (Dense, Dropout, ReLU, Sequential)}
-
-
-def _build(config: Mapping[str, Any]) -> Layer:
-    """A layer from its class's name and its `config`."""
-    arguments = dict(config)
-    name = arguments.pop("class", "Sequential")
-    for layer_class, known in _SAVABLE.items():
-        if name == known:
-            if layer_class is Sequential:
-                return Sequential([_build(c) for c in arguments["layers"]])
-            return layer_class(**arguments)
-    raise ValueError(f"unknown layer {name!r}")
-
-
-def _flat(layer: Layer) -> Iterator[Layer]:
-    """The layer and, for a container, everything in it."""
-    yield layer
-    if isinstance(layer, Sequential):
-        for child in layer.layers:
-            yield from _flat(child)
 
 
 def _count(layer: Layer) -> int:
