@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,27 +15,14 @@ from dropwise.layers.base import Layer, check_gradient, no_forward, register
 from dropwise.layers.dense import Dense
 from dropwise.layers.dropout import Dropout
 from dropwise.losses import Loss
-from dropwise.network import files
+from dropwise.network import files, training
 from dropwise.network.fused import Chain, Flow, Group, Plain, Trace, Workspace, plan
+from dropwise.network.training import Epoch
 from dropwise.optimizers import Optimizer
 from dropwise.random import Seed, key_from_seed, seed_sequence, spawn
 
 # Rows that predict computes at a time: the hidden values of so many stay in cache.
 _ROWS = 1024
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """The figures of one epoch: means over its batches, and over the validation data after it."""
-
-    epoch: int  # 1, 2, ... over the life of the network
-    loss: float  # data_loss + regularization_loss
-    data_loss: float
-    regularization_loss: float
-    accuracy: float | None  # with dropout active, as all training figures; None for losses without
-    learning_rate: float
-    val_loss: float | None = None  # data loss only
-    val_accuracy: float | None = None
 
 
 @register
@@ -79,7 +65,7 @@ class Sequential(Layer):
         self._spaces = [Workspace() for _ in self._blocks]
         self._last: tuple[list[Trace | None], tuple[int, ...], np.dtype[Any]] | None = None
         self.epochs_done = 0
-        self._shuffle_key = key_from_seed(None)
+        self.shuffle_key = key_from_seed(None)
         self._seeded = False
         if seed is not None:
             self.reseed(seed_sequence(seed))
@@ -89,7 +75,7 @@ class Sequential(Layer):
         if self._seeded:
             return
         self._seeded = True
-        self._shuffle_key = key_from_seed(sequence)
+        self.shuffle_key = key_from_seed(sequence)
         for i, layer in enumerate(self.layers):
             layer.reseed(spawn(sequence, i))
 
@@ -319,18 +305,7 @@ class Sequential(Layer):
             shuffle=shuffle,
             validation_data=validation_data,
         )
-        bar = _progress_bar(epochs) if progress else None
-        history = []
-        try:
-            for epoch in run:
-                history.append(epoch)
-                if bar is not None:
-                    bar.set_postfix_str(_figures(epoch), refresh=False)
-                    bar.update()
-        finally:
-            if bar is not None:
-                bar.close()
-        return history
+        return training.collect(run, epochs, progress)
 
     def iter_fit(
         self,
@@ -348,75 +323,12 @@ class Sequential(Layer):
 
         Between two epochs the network can be used as always: evaluated, saved, changed.
         """
-        x, y = self._as_input(x), np.asarray(y)
-        n = len(x)
-        if len(y) != n or n == 0:
-            raise ValueError(f"x and y must have the same number of rows, got {n} and {len(y)}")
-        size = n if batch_size is None else min(batch_size, n)
-        if size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size!r}")
-        if validation_data is not None:
-            validation_data = self._as_input(validation_data[0]), np.asarray(validation_data[1])
-        shuffled = shuffle and size < n
-        space = Workspace()
-        for _ in range(epochs):
-            if shuffled:
-                order = np.random.default_rng([self._shuffle_key, self.epochs_done]).permutation(n)
-            learning_rate = optimizer.current_learning_rate
-            sums = np.zeros(3)
-            known = False  # whether the loss has an accuracy
-            for start in range(0, n, size):
-                stop = min(start + size, n)
-                if shuffled:
-                    rows = order[start:stop]
-                    x_batch = space.array("x", (len(rows), *x.shape[1:]), x.dtype)
-                    np.take(x, rows, axis=0, out=x_batch, mode="clip")
-                    y_batch = y[rows]
-                else:
-                    x_batch, y_batch = x[start:stop], y[start:stop]
-                data_loss, penalty, accuracy = self._step(x_batch, y_batch, loss, optimizer)
-                known = accuracy is not None
-                sums += (stop - start) * np.array([data_loss, penalty, accuracy or 0.0])
-            self.epochs_done += 1
-            data_loss, penalty, accuracy = (sums / n).tolist()
-            val_loss, val_accuracy = (
-                (None, None)
-                if validation_data is None
-                else self.evaluate(*validation_data, loss=loss)
-            )
-            yield Epoch(
-                self.epochs_done,
-                data_loss + penalty,
-                data_loss,
-                penalty,
-                accuracy if known else None,
-                learning_rate,
-                val_loss,
-                val_accuracy,
-            )
-
-    def _step(
-        self, x: Array, y: Array, loss: Loss, optimizer: Optimizer
-    ) -> tuple[float, float, float | None]:
-        """One update; data loss, regularisation loss and accuracy before it."""
-        data_loss = loss.forward(self.forward(x), y)
-        penalty = self.regularization_loss()
-        accuracy = loss.accuracy
-        self.backward(loss.backward(), input_grad=False)
-        optimizer.step(self.parameters())
-        return data_loss, penalty, accuracy
+        settings = training.Settings(loss, optimizer, epochs, batch_size, shuffle, validation_data)
+        return training.train_epochs(self, x, y, settings)
 
     def evaluate(self, x: ArrayLike, y: ArrayLike, *, loss: Loss) -> tuple[float, float | None]:
         """Data loss and accuracy (None if the loss knows none) at inference."""
         return loss.forward(self.predict(x), y), loss.accuracy
-
-    def _as_input(self, x: ArrayLike) -> Array:
-        """Training data in the network's dtype, converted once and not at each step."""
-        x = np.asarray(x)
-        for layer in self.layers:
-            if isinstance(layer, Dense):
-                return x.astype(layer.dtype, copy=False)
-        return x
 
     def parameters(self) -> list[tuple[Array, Array]]:
         """Pairs (parameters, gradient) of all layers."""
@@ -438,7 +350,7 @@ class Sequential(Layer):
         """The layers' states, under names like ``"0.weight"``, and the count of epochs."""
         state: dict[str, Any] = {
             "epochs_done": self.epochs_done,
-            "shuffle_key": f"{self._shuffle_key:#018x}",
+            "shuffle_key": f"{self.shuffle_key:#018x}",
         }
         for i, layer in enumerate(self.layers):
             state |= {f"{i}.{name}": value for name, value in layer.state_dict().items()}
@@ -447,7 +359,7 @@ class Sequential(Layer):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`."""
         self.epochs_done = int(state["epochs_done"])
-        self._shuffle_key = int(state["shuffle_key"], 16)
+        self.shuffle_key = int(state["shuffle_key"], 16)
         self._seeded = True
         for i, layer in enumerate(self.layers):
             prefix = f"{i}."
@@ -508,23 +420,3 @@ def _check_chain(layers: Sequence[Layer]) -> None:
         if before is not None and before.dtype != layer.dtype:
             raise ValueError(f"{before!r} gives {before.dtype}; {layer!r} takes {layer.dtype}")
         before = layer
-
-
-def _figures(epoch: Epoch) -> str:
-    """One line for a progress bar."""
-    text = f"loss {epoch.loss:.4f}"
-    if epoch.accuracy is not None:
-        text += f", acc {epoch.accuracy:.3f}"
-    if epoch.val_loss is not None:
-        text += f", val loss {epoch.val_loss:.4f}"
-    if epoch.val_accuracy is not None:
-        text += f", val acc {epoch.val_accuracy:.3f}"
-    return text
-
-
-def _progress_bar(epochs: int) -> Any:
-    try:
-        from tqdm.auto import tqdm
-    except ImportError:
-        return None
-    return tqdm(total=epochs, unit="epoch")
