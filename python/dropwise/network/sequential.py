@@ -15,14 +15,11 @@ from dropwise.layers.base import Layer, check_gradient, no_forward, register
 from dropwise.layers.dense import Dense
 from dropwise.layers.dropout import Dropout
 from dropwise.losses import Loss
-from dropwise.network import files, training
-from dropwise.network.fused import Chain, Flow, Group, Plain, Trace, Workspace, plan
+from dropwise.network import files, monte_carlo, training
+from dropwise.network.fused import FusedLayers, Trace
 from dropwise.network.training import Epoch
 from dropwise.optimizers import Optimizer
 from dropwise.random import Seed, key_from_seed, seed_sequence, spawn
-
-# Rows that predict computes at a time: the hidden values of so many stay in cache.
-_ROWS = 1024
 
 
 @register
@@ -61,8 +58,8 @@ class Sequential(Layer):
     def __init__(self, layers: Sequence[Layer], seed: Seed = None) -> None:
         self.layers = tuple(layers)
         _check_chain(self.layers)
-        self._blocks = plan(self.layers)
-        self._spaces = [Workspace() for _ in self._blocks]
+        self._fused = FusedLayers(self.layers)
+        self._workspaces = self._fused.new_workspaces()
         self._last: tuple[list[Trace | None], tuple[int, ...], np.dtype[Any]] | None = None
         self.epochs_done = 0
         self.shuffle_key = key_from_seed(None)
@@ -94,25 +91,12 @@ class Sequential(Layer):
         -------
         ndarray
         """
-        flow, traces = self._run(np.asarray(x), self._spaces, slice(None), training, trace=True)
+        flow, traces = self._fused.run(
+            np.asarray(x), self._workspaces, slice(None), training, trace=True
+        )
         y = flow.full()
         self._last = traces, y.shape, y.dtype
         return y
-
-    def _run(
-        self, x: Array, spaces: Sequence[Workspace], blocks: slice, training: bool, *, trace: bool
-    ) -> tuple[Flow, list[Trace | None]]:
-        """Run some of the blocks."""
-        flow, chain = Flow(x), Chain()
-        traces = []
-        run = self._blocks[blocks]
-        for block, following, space in zip(run, [*run[1:], None], spaces[blocks], strict=False):
-            # A group is done with its input when the next step begins; others may hand it on.
-            fresh = not isinstance(following, Group)
-            flow, left = block.forward(flow, training, space, chain, trace=trace, fresh=fresh)
-            traces.append(left)
-        chain.run()
-        return flow, traces
 
     def backward(self, dy: ArrayLike, *, input_grad: bool = True) -> Array | None:  # type: ignore[override]
         """Set the gradients of all parameters.
@@ -132,24 +116,7 @@ class Sequential(Layer):
             raise no_forward("Sequential")
         traces, shape, dtype = self._last
         gradient: Any = check_gradient(dy, shape, dtype, "Sequential")
-        lowest = 0  # below it nobody asks for a gradient
-        if not input_grad:
-            trains = [block.trains for block in self._blocks]
-            lowest = trains.index(True) if True in trains else len(trains)
-        gated, chain = False, Chain()
-        for i in range(len(self._blocks) - 1, lowest - 1, -1):
-            before = traces[i - 1] if i else None
-            gradient = self._blocks[i].backward(
-                traces[i],
-                gradient,
-                before,
-                self._spaces[i],
-                chain,
-                gated=gated,
-                want_dx=input_grad or i > lowest,
-            )
-            gated = before is not None and isinstance(self._blocks[i], Group)
-        chain.run()
+        gradient = self._fused.backward(traces, gradient, self._workspaces, input_grad=input_grad)
         return gradient if input_grad else None
 
     def predict(self, x: ArrayLike) -> Array:
@@ -164,16 +131,7 @@ class Sequential(Layer):
         ndarray
             For a network that ends in a Dense layer: scores, shape (B, out_features).
         """
-        return self._infer(np.asarray(x), len(self._blocks))
-
-    def _infer(self, x: Array, stop: int) -> Array:
-        """Blocks before `stop`, at inference, some rows at a time."""
-        spaces = [Workspace() for _ in self._blocks]
-        parts = []
-        for start in range(0, max(1, len(x)), _ROWS):
-            rows = x[start : start + _ROWS]
-            parts.append(self._run(rows, spaces, slice(stop), False, trace=False)[0].full())
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return self._fused.infer(np.asarray(x), len(self._fused.blocks))
 
     def predict_mc(
         self,
@@ -208,49 +166,7 @@ class Sequential(Layer):
         if n_samples < 1:
             raise ValueError(f"n_samples must be at least 1, got {n_samples!r}")
         self._last = None  # the masks of the last forward are about to be overwritten
-        start, dropout, x = self._before_dropout(np.asarray(x))
-        rows = len(x)
-        together = max(1, min(n_samples, _ROWS // max(1, rows)))
-        if any(
-            isinstance(layer, Dropout) and layer.noise_shape is not None for layer in self.layers
-        ):
-            together = 1  # a mask that rows share would be shared by samples
-        spaces = [Workspace() for _ in self._blocks]
-        repeated = x if together == 1 else np.tile(x, (together,) + (1,) * (x.ndim - 1))
-        origin: Array | float = 0.0
-        total = squares = np.zeros(())
-        for done in range(0, n_samples, together):
-            n = min(together, n_samples - done)
-            inputs = repeated[: n * rows]
-            if dropout is not None:
-                inputs = dropout.forward(inputs)
-            y = self._run(inputs, spaces, slice(start, None), True, trace=False)[0].full()
-            y = (y if transform is None else transform(y)).reshape(n, rows, *y.shape[1:])
-            if done == 0:  # sums of differences from the first sample lose no digits
-                origin = y[0].astype(np.float64)
-            difference = y - origin
-            total = total + difference.sum(axis=0)
-            squares = squares + np.square(difference).sum(axis=0)
-        shift = total / n_samples
-        std = np.sqrt(np.maximum(squares / n_samples - shift**2, 0.0))
-        dtype = y.dtype if y.dtype.kind == "f" else np.float64
-        return (origin + shift).astype(dtype), std.astype(dtype)
-
-    def _before_dropout(self, x: Array) -> tuple[int, Dropout | None, Array]:
-        """What does not depend on masks: the values, the dropout they go to, the block after it."""
-        for i, block in enumerate(self._blocks):
-            if isinstance(block, Plain) and type(block.layer) in (Dense, ReLU):
-                continue
-            if isinstance(block, Group) and block.dropout is None:
-                continue
-            x = self._infer(x, i)
-            if isinstance(block, Group) and block.dropout and not block.dropout.noise_shape:
-                bare, chain = Group(block.dense, block.relu, None), Chain()
-                flow, _ = bare.forward(Flow(x), False, Workspace(), chain, trace=False, fresh=True)
-                chain.run()
-                return i + 1, block.dropout, flow.full()
-            return i, None, x
-        return len(self._blocks), None, self._infer(x, len(self._blocks))
+        return monte_carlo.predict_mc(self._fused, np.asarray(x), n_samples, transform)
 
     # ---- training
 
