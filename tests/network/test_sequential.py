@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dropwise as dw
-from dropwise.network.fused import Group, plan
+from dropwise.network.blocks import Group
+from dropwise.network.fused import plan
 
 pytestmark = pytest.mark.usefixtures("backend")
 

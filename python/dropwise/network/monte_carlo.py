@@ -10,7 +10,9 @@ from dropwise._backends.protocol import Array
 from dropwise.layers.activations import ReLU
 from dropwise.layers.dense import Dense
 from dropwise.layers.dropout import Dropout
-from dropwise.network.fused import ROWS_AT_ONCE, Chain, Flow, FusedLayers, Group, Plain, Workspace
+from dropwise.network.blocks import Chain, Flow, Group, Plain
+from dropwise.network.fused import ROWS_AT_ONCE, FusedLayers
+from dropwise.network.workspace import Workspace
 
 
 class _Moments:

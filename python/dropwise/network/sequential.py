@@ -16,7 +16,8 @@ from dropwise.layers.dense import Dense
 from dropwise.layers.dropout import Dropout
 from dropwise.losses import Loss
 from dropwise.network import files, monte_carlo, training
-from dropwise.network.fused import FusedLayers, Trace
+from dropwise.network.blocks import Trace
+from dropwise.network.fused import FusedLayers
 from dropwise.network.training import Epoch
 from dropwise.optimizers import Optimizer
 from dropwise.random import Seed, key_from_seed, seed_sequence, spawn

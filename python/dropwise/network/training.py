@@ -16,7 +16,7 @@ from dropwise._backends.protocol import Array
 from dropwise.layers.base import Layer
 from dropwise.layers.dense import Dense
 from dropwise.losses import Loss
-from dropwise.network.fused import Workspace
+from dropwise.network.workspace import Workspace
 from dropwise.optimizers import Optimizer
 
 
