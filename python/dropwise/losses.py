@@ -72,7 +72,7 @@ class SoftmaxCrossEntropy:
     """
 
     def __init__(self) -> None:
-        self._last: _Pass | None = None
+        self._pass: _Pass | None = None
 
     def forward(self, y_pred: ArrayLike, y: ArrayLike) -> float:
         """The mean cross-entropy.
@@ -117,7 +117,7 @@ class SoftmaxCrossEntropy:
         if target is not None:
             losses *= np.add.reduce(target, axis=0)
         losses -= log_likelihood
-        self._last = _Pass(scores, top, probabilities, target, label, position)
+        self._pass = _Pass(scores, top, probabilities, target, label, position)
         return float(np.add.reduce(losses, dtype=np.float64) / rows)
 
     def backward(self) -> Array:
@@ -146,17 +146,18 @@ class SoftmaxCrossEntropy:
     @property
     def accuracy(self) -> float:
         """Of the last forward."""
-        scores, top, _, _, label, position = self._need()
-        if np.count_nonzero(scores == top) == label.size:
-            right = _in_order(scores).take(position) == top
-        else:  # the largest score is there twice, or is NaN: the first counts
-            right = scores.argmax(axis=0) == label
-        return float(np.count_nonzero(right)) / label.size
+        last = self._need()
+        rows = last.label.size
+        if np.count_nonzero(last.scores == last.top) == rows:
+            right = _in_order(last.scores).take(last.position) == last.top
+        else:  # the largest score occurs twice, or is NaN: the first one counts
+            right = last.scores.argmax(axis=0) == last.label
+        return float(np.count_nonzero(right)) / rows
 
     def _need(self) -> _Pass:
-        if self._last is None:
+        if self._pass is None:
             raise RuntimeError("SoftmaxCrossEntropy: backward was called before forward")
-        return self._last
+        return self._pass
 
     def __repr__(self) -> str:
         return "SoftmaxCrossEntropy()"

@@ -156,4 +156,4 @@ def test_relu_takes_any_layout(make):
 def test_relu_keeps_a_bit_per_element():
     relu = dw.ReLU()
     relu.forward(np.ones(1000))
-    assert relu._last[2].nbytes == 125
+    assert relu._pass[2].nbytes == 125

@@ -27,7 +27,7 @@ class ReLU(Layer):
     """
 
     def __init__(self) -> None:
-        self._last: tuple[tuple[int, ...], np.dtype[Any], Bits] | None = None
+        self._pass: tuple[tuple[int, ...], np.dtype[Any], Bits] | None = None
 
     def forward(self, x: ArrayLike, training: bool = True, *, out: Array | None = None) -> Array:
         """``max(x, 0)``, in `out` if given; the same in training and at inference."""
@@ -36,14 +36,14 @@ class ReLU(Layer):
             _arguments.check_out(out, x.shape, x.dtype)
         shape, dtype = x.shape, x.dtype
         y, bits = _arrays.apply_relu(x, out)
-        self._last = (shape, dtype, bits)
+        self._pass = (shape, dtype, bits)
         return y
 
     def backward(self, dy: ArrayLike, *, out: Array | None = None) -> Array:
         """`dy` where the last `x` was positive (or NaN), 0 elsewhere."""
-        if self._last is None:
+        if self._pass is None:
             raise no_forward(self)
-        shape, dtype, bits = self._last
+        shape, dtype, bits = self._pass
         dy = _arguments.as_input(check_gradient(dy, shape, dtype, self), keep_integers=True)
         if out is not None:
             _arguments.check_out(out, dy.shape, dy.dtype)

@@ -92,7 +92,7 @@ class Dense(Layer):
         # Weights and, after them, the bias lie in one array: an optimizer needs one pass for both.
         self._parameters: Array | None = None
         self.gradients = np.zeros((self.in_features + 1) * self.out_features, self.dtype)
-        self._last: tuple[Array, tuple[int, ...]] | None = None
+        self._pass: tuple[Array, tuple[int, ...]] | None = None
 
     # ---- parameters
 
@@ -181,7 +181,7 @@ class Dense(Layer):
         """
         rows, lead = _arguments.as_rows(x, self.dtype, self.in_features, self)
         y = self._product(rows)
-        self._last = (rows, lead)
+        self._pass = (rows, lead)
         return y.reshape(*lead, self.out_features)
 
     def _product(self, rows: Array) -> Array:
@@ -194,9 +194,9 @@ class Dense(Layer):
 
     def backward(self, dy: ArrayLike) -> Array:
         """The gradient with respect to `x`; sets ``grad_weight`` and ``grad_bias``."""
-        if self._last is None:
+        if self._pass is None:
             raise no_forward(self)
-        rows, lead = self._last
+        rows, lead = self._pass
         shape = (*lead, self.out_features)
         dy = check_gradient(dy, shape, self.dtype, self).reshape(-1, self.out_features)
         functional.matmul(rows.T, dy, skip_zeros=self.skip_zeros, out=self.grad_weight)

@@ -166,8 +166,9 @@ class Group:
             _, scale = _dtypes.rate_and_scale(dropout.rate, dropout.scaling, False, dtype)
         elif dropout is not None:
             shape = (*x.lead, width)
-            _, _, rate, scale, key, stream, _, noise, bits = dropout.begin(shape, dtype, True)
-            if noise is not None:
+            this = dropout.begin(shape, dtype, True)
+            rate, scale, key, stream, bits = this.rate, this.scale, this.key, this.stream, this.bits
+            if this.noise_shape is not None:
                 kept = _arrays.make_bits(width, rate, key, stream, 0)
                 if bits is not None:
                     bits[...] = kept

@@ -61,7 +61,7 @@ class Sequential(Layer):
         _check_chain(self.layers)
         self._fused = FusedLayers(self.layers)
         self._workspaces = self._fused.new_workspaces()
-        self._last: tuple[list[Trace | None], tuple[int, ...], np.dtype[Any]] | None = None
+        self._pass: tuple[list[Trace | None], tuple[int, ...], np.dtype[Any]] | None = None
         self.epochs_done = 0
         self.shuffle_key = key_from_seed(None)
         self._seeded = False
@@ -96,7 +96,7 @@ class Sequential(Layer):
             np.asarray(x), self._workspaces, slice(None), training, trace=True
         )
         y = flow.full()
-        self._last = traces, y.shape, y.dtype
+        self._pass = traces, y.shape, y.dtype
         return y
 
     def backward(self, dy: ArrayLike, *, input_grad: bool = True) -> Array | None:  # type: ignore[override]
@@ -113,9 +113,9 @@ class Sequential(Layer):
         ndarray, or None
             The gradient with respect to `x` of the last forward.
         """
-        if self._last is None:
+        if self._pass is None:
             raise no_forward("Sequential")
-        traces, shape, dtype = self._last
+        traces, shape, dtype = self._pass
         gradient: Any = check_gradient(dy, shape, dtype, "Sequential")
         gradient = self._fused.backward(traces, gradient, self._workspaces, input_grad=input_grad)
         return gradient if input_grad else None
@@ -166,7 +166,7 @@ class Sequential(Layer):
         """
         if n_samples < 1:
             raise ValueError(f"n_samples must be at least 1, got {n_samples!r}")
-        self._last = None  # the masks of the last forward are about to be overwritten
+        self._pass = None  # the masks of the last forward are about to be overwritten
         return monte_carlo.predict_mc(self._fused, np.asarray(x), n_samples, transform)
 
     # ---- training
