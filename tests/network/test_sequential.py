@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dropwise as dw
-from dropwise.network.blocks import Group
-from dropwise.network.fused import plan
+from dropwise.network.blocks import FusedDense
+from dropwise.network.fused import split_into_blocks
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -167,9 +167,9 @@ def test_half_networks_run_layer_by_layer(dtype):
 
 
 def test_groups_are_found_in_any_depth():
-    blocks = plan(chain("5 7 R D 6 D 5 R 4 D R 3"))
+    blocks = split_into_blocks(chain("5 7 R D 6 D 5 R 4 D R 3"))
     kinds = [
-        (b.relu is not None, b.dropout is not None) if isinstance(b, Group) else "plain"
+        (b.relu is not None, b.dropout is not None) if isinstance(b, FusedDense) else "plain"
         for b in blocks
     ]
     assert kinds == [

@@ -1,19 +1,19 @@
-"""Groups ``Dense [-> ReLU] [-> Dropout]`` that run as one: dropped units are never computed.
+"""Blocks of a network: one layer, or ``Dense [-> ReLU] [-> Dropout]`` as one masked product.
 
-Forward makes the mask first and then only the outputs that it keeps.  What flows to the next group
-has zeros, which its product skips.  Backward, a group writes the gradient of its input only where
-the group before let something pass, already times that group's scale (it is "gated").  The results
-are those of the layers one by one, to rounding, and with the same masks.
+A `FusedDense` makes the dropout mask first, and then computes only the outputs that are kept.  The
+next product skips the zeros of the others.  In backward, a fused block computes the gradient of its
+input only where the mask of the block before it let something pass, and multiplies it by that
+block's scale.  Masks are those of the layers called one by one; values are the same to rounding.
 
-`functional` has checked the input of the first group; from there on the arrays are our own.  Groups
-only say which products they need: a chain of groups is one call of the backend.
+Blocks do not compute their products themselves.  They append them to a `ProductChain`, so that
+several blocks are one call of the backend.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,28 +27,31 @@ from dropwise.layers.dense import Dense
 from dropwise.layers.dropout import Dropout
 from dropwise.network.workspace import Workspace
 
-# So few columns of x cost less to copy than it costs to read the gradient of what they made twice.
+Columns = NDArray[np.intp]
+
+# With fewer input columns than this, copying x costs less than reading dz a second time.
 _FEW_INPUTS = 32
 
 
 @dataclass(slots=True)
-class Flow:
-    """What one block hands to the next."""
+class Activations:
+    """The output of a block, which is the input of the next."""
 
-    values: Array  # any shape from a plain layer; [B, N], or [B, len(columns)], from a group
-    lead: tuple[int, ...] = ()  # the dimensions that B stands for
-    columns: NDArray[np.intp] | None = None  # those of the N columns that are there; others are 0
-    width: int = 0  # N; 0: values are from a plain layer
+    values: Array  # of a single layer: any shape; of a fused block: [B, width] or [B, len(columns)]
+    batch_shape: tuple[int, ...] = ()  # the leading dimensions, whose product is B
+    columns: Columns | None = None  # the columns that `values` holds, the others being 0; None: all
+    width: int = 0  # columns of the layer's output; 0: `values` are from a single layer
 
-    def full(self) -> Array:
-        """The values in their own shape."""
+    def in_full(self) -> Array:
+        """The values in the shape that the layer returns."""
         if not self.width:
             return self.values
-        return spread(self.values, self.columns, self.width).reshape(*self.lead, self.width)
+        full = scatter_columns(self.values, self.columns, self.width)
+        return full.reshape(*self.batch_shape, self.width)
 
 
-def spread(values: Array, columns: NDArray[np.intp] | None, width: int) -> Array:
-    """Put columns at their places among zeros."""
+def scatter_columns(values: Array, columns: Columns | None, width: int) -> Array:
+    """A matrix of `width` columns: `values` in these columns, 0 in the others."""
     if columns is None:
         return values
     full = np.zeros((len(values), width), values.dtype)
@@ -56,253 +59,275 @@ def spread(values: Array, columns: NDArray[np.intp] | None, width: int) -> Array
     return full
 
 
-@dataclass(slots=True)
-class Trace:
-    """What a group's forward leaves for its backward."""
-
-    x: Flow
-    y: Flow
-    bits: Bits | None  # where the group let something pass, over y.values; None: everywhere
-    scale: float  # of what passed
-
-
-class Chain:
-    """Products that wait to be computed in one call, and what there is to do after them."""
+class ProductChain:
+    """Products that are computed in one call, and what has to follow them."""
 
     def __init__(self) -> None:
-        self.products: list[Product] = []
-        self.then: list[Callable[[], None]] = []
+        self._products: list[Product] = []
+        self._callbacks: list[Callable[[], None]] = []
 
-    def run(self) -> None:
-        """Compute what waits."""
-        if self.products:
-            active().matmul_chain(self.products)
-            self.products = []
-        if self.then:
-            for do in self.then:
-                do()
-            self.then = []
+    def append(self, product: Product) -> None:
+        """Compute this product, too; it may use the results of earlier ones."""
+        self._products.append(product)
+
+    def call_afterwards(self, callback: Callable[[], None]) -> None:
+        """Call this when the products have been computed."""
+        self._callbacks.append(callback)
+
+    def compute(self) -> None:
+        """Compute all products that were appended, then call the callbacks in order."""
+        if self._products:
+            active().matmul_chain(self._products)
+            self._products = []
+        for callback in self._callbacks:
+            callback()
+        self._callbacks = []
 
 
-class Plain:
-    """A block of one layer that runs by itself."""
+@dataclass(slots=True)
+class ForwardRecord:
+    """What the forward of a fused block leaves for its backward."""
+
+    x: Activations
+    y: Activations
+    passed: Bits | None  # packed mask over y.values: 1 where the gradient passes; None: everywhere
+    scale: float  # of what passes
+
+
+@dataclass(slots=True)
+class ForwardRun:
+    """What all blocks share in one forward run."""
+
+    training: bool
+    keep_records: bool  # for backward
+    chain: ProductChain
+
+
+@dataclass(slots=True)
+class BackwardStep:
+    """What a block's backward needs besides the gradient."""
+
+    record: ForwardRecord | None  # of this block
+    previous: ForwardRecord | None  # of the block before it; None: that is not a fused one
+    masked: bool  # whether the gradient has been multiplied by this block's mask and scale
+    input_grad: bool  # whether the gradient of the input is wanted
+    workspace: Workspace
+    chain: ProductChain
+
+
+class SingleLayer:
+    """A block of one layer, which runs by itself."""
 
     def __init__(self, layer: Layer) -> None:
         self.layer = layer
 
     @property
-    def trains(self) -> bool:
-        """Whether it has parameters."""
+    def has_parameters(self) -> bool:
         return bool(self.layer.parameters())
 
     def forward(
-        self,
-        x: Flow,
-        training: bool,
-        space: Workspace,
-        chain: Chain,
-        *,
-        trace: bool,
-        fresh: bool,
-    ) -> tuple[Flow, None]:
-        chain.run()
-        if trace or training:
-            return Flow(self.layer.forward(x.full(), training)), None
-        return Flow(self.layer.predict(x.full())), None
+        self, x: Activations, run: ForwardRun, workspace: Workspace, own_memory: bool
+    ) -> tuple[Activations, None]:
+        """The layer's output."""
+        run.chain.compute()
+        if run.keep_records or run.training:
+            return Activations(self.layer.forward(x.in_full(), run.training)), None
+        return Activations(self.layer.predict(x.in_full())), None
 
-    def backward(
-        self,
-        trace: Trace | None,
-        dy: Array,
-        before: Trace | None,
-        space: Workspace,
-        chain: Chain,
-        *,
-        gated: bool,
-        want_dx: bool,
-    ) -> Array:
-        chain.run()
+    def backward(self, dy: Array, step: BackwardStep) -> Array:
+        """The gradient with respect to the layer's input."""
+        step.chain.compute()
         return self.layer.backward(dy)
 
 
-class Group:
-    """A block of a Dense layer and, where they follow, its ReLU and Dropout."""
+class _OutputMask(NamedTuple):
+    """What a dropout does to the outputs of a product."""
 
-    trains = True
+    bits: Bits | None  # packed mask over the outputs that are computed; None: keep them all
+    columns: Columns | None  # the columns that are computed; None: all
+    scale: float  # of what is kept
+
+
+class FusedDense:
+    """A block of a Dense layer and, where they follow it, its ReLU and its Dropout."""
+
+    has_parameters = True
 
     def __init__(self, dense: Dense, relu: ReLU | None, dropout: Dropout | None) -> None:
         self.dense, self.relu, self.dropout = dense, relu, dropout
         self._skip = "a" if dense.skip_zeros else ""
 
-    # ---- forward
-
     def forward(
-        self,
-        x: Flow,
-        training: bool,
-        space: Workspace,
-        chain: Chain,
-        *,
-        trace: bool,
-        fresh: bool,
-    ) -> tuple[Flow, Trace | None]:
-        """The group's output once `chain` has run, and a trace if asked for.
+        self, x: Activations, run: ForwardRun, workspace: Workspace, own_memory: bool
+    ) -> tuple[Activations, ForwardRecord | None]:
+        """The block's output, whose values are there when the chain has been computed.
 
-        The output lies in memory of its own if `fresh`, else in the workspace for the next group.
+        With `own_memory` they are in a new array, otherwise in the workspace.
         """
-        dense, dropout = self.dense, self.dropout
-        dtype, width = dense.dtype, dense.out_features
+        dense, has_relu = self.dense, self.relu is not None
         if not x.width:
-            rows, lead = _arguments.as_rows(x.values, dtype, dense.in_features, dense)
-            x = Flow(rows, lead, None, dense.in_features)
+            rows, batch_shape = _arguments.as_rows(x.values, dense.dtype, dense.in_features, dense)
+            x = Activations(rows, batch_shape, None, dense.in_features)
         weight = dense.weight if x.columns is None else dense.weight[x.columns]
-        bias, relu = dense.bias, self.relu is not None
-        n_rows = len(x.values)
+        bias = dense.bias
+        mask = self._next_mask(x, run.training, workspace)
+        if mask.columns is not None:
+            weight, bias = weight[:, mask.columns], bias[mask.columns]
 
-        columns: NDArray[np.intp] | None = None
-        mask: Bits | None = None
-        scale = 1.0
-        if dropout is not None and not training:
-            _, scale = _dtypes.rate_and_scale(dropout.rate, dropout.scaling, False, dtype)
-        elif dropout is not None:
-            shape = (*x.lead, width)
-            this = dropout.begin(shape, dtype, True)
-            rate, scale, key, stream, bits = this.rate, this.scale, this.key, this.stream, this.bits
-            if this.noise_shape is not None:
-                kept = _arrays.make_bits(width, rate, key, stream, 0)
-                if bits is not None:
-                    bits[...] = kept
-                columns = np.flatnonzero(_arrays.unpack_bits(kept, (width,)))
-                weight, bias = weight[:, columns], bias[columns]
-            else:
-                mask = bits
-                if mask is None:
-                    mask = space.array("mask", ((n_rows * width + 7) >> 3,), np.uint8)
-                active().mask_bits(mask, n_rows * width, rate, key, stream, 0)
-        shape = (n_rows, width if columns is None else len(columns))
-        values = np.empty(shape, dtype) if fresh else space.array("y", shape, dtype)
-        bits = mask
+        shape = (len(x.values), weight.shape[1])
+        values: Array
+        if own_memory:
+            values = np.empty(shape, dense.dtype)
+        else:
+            values = workspace.array("y", shape, dense.dtype)
         passed: Bits | None = None
-        if trace and relu:
-            bits = passed = space.array("passed", ((values.size + 7) >> 3,), np.uint8)
-        rescale = mask is None and scale != 1.0
-        chain.products.append(
+        if run.keep_records and has_relu:
+            passed = workspace.array("passed", ((values.size + 7) >> 3,), np.uint8)
+        rescale = mask.bits is None and mask.scale != 1.0
+        run.chain.append(
             Product(
-                x.values,
-                weight,
-                values,
-                bias,
-                relu,
-                self._skip,
-                passed,
-                mask,
-                scale,
-                temporary=not (trace or fresh or rescale),
+                a=x.values,
+                b=weight,
+                out=values,
+                bias=bias,
+                relu=has_relu,
+                skip=self._skip,
+                nonzero=passed,
+                bits=mask.bits,
+                scale=mask.scale,
+                temporary=not (run.keep_records or own_memory or rescale),
             )
         )
         if rescale:
-            chain.run()
-            np.multiply(values, dtype.type(scale), out=values)
-        y = Flow(values, x.lead, columns, width)
-        if not trace:
+            run.chain.compute()
+            np.multiply(values, dense.dtype.type(mask.scale), out=values)
+        y = Activations(values, x.batch_shape, mask.columns, dense.out_features)
+        if not run.keep_records:
             return y, None
-        return y, Trace(x, y, bits, scale)
+        return y, ForwardRecord(x, y, mask.bits if passed is None else passed, mask.scale)
 
-    # ---- backward
+    def _next_mask(self, x: Activations, training: bool, workspace: Workspace) -> _OutputMask:
+        """The mask of this forward; in training it takes the dropout's next stream."""
+        dense, dropout = self.dense, self.dropout
+        if dropout is None:
+            return _OutputMask(None, None, 1.0)
+        if not training:
+            _, scale = _dtypes.rate_and_scale(dropout.rate, dropout.scaling, False, dense.dtype)
+            return _OutputMask(None, None, scale)
+        rows, width = len(x.values), dense.out_features
+        this = dropout.begin((*x.batch_shape, width), dense.dtype, True)
+        if this.noise_shape is not None:  # one bit for each column
+            kept = _arrays.make_bits(width, this.rate, this.key, this.stream, 0)
+            if this.bits is not None:
+                this.bits[...] = kept
+            columns = np.flatnonzero(_arrays.unpack_bits(kept, (width,)))
+            return _OutputMask(None, columns, this.scale)
+        bits = this.bits
+        if bits is None:
+            bits = workspace.array("mask", ((rows * width + 7) >> 3,), np.uint8)
+        active().mask_bits(bits, rows * width, this.rate, this.key, this.stream, 0)
+        return _OutputMask(bits, None, this.scale)
 
-    def backward(
-        self,
-        trace: Trace | None,
-        dy: Array,
-        before: Trace | None,
-        space: Workspace,
-        chain: Chain,
-        *,
-        gated: bool,
-        want_dx: bool,
-    ) -> Array | None:
-        """The layer's gradients, and that of the group's input, once `chain` has run.
+    def backward(self, dy: Array, step: BackwardStep) -> Array | None:
+        """The gradients of the layer and of the block's input, once the chain has been computed.
 
-        `dy` is the gradient of what the Dense computed, in the group's columns, if `gated`, else
-        that of what the group gave.  `before` is the trace of the group that made ``trace.x``: the
-        result is gated for it, and lies in the workspace.  If no group made it, `before` is None
-        and the result has the shape of the input, in fresh memory.
+        Parameters
+        ----------
+        dy : ndarray
+            The gradient with respect to the block's output or, if it is masked already, to the
+            output of the Dense layer, in the columns of ``step.record.y``.
+        step : BackwardStep
+
+        Returns
+        -------
+        ndarray, or None if not wanted
+            After a fused block: masked for that block, and in the workspace.  Otherwise: in the
+            shape of the input, and in memory of its own.
         """
-        assert trace is not None
-        dense, x, columns = self.dense, trace.x, trace.y.columns
-        dz = dy if gated else self._gate(dy, trace, space)
-        weight, gradients = dense.weight, dense.gradients
+        record = step.record
+        assert record is not None
+        dense, x, columns = self.dense, record.x, record.y.columns
+        dz = dy if step.masked else self._mask_gradient(dy, record, step.workspace)
+        part = None  # of the weights, if only some columns of x or y were computed
         if x.columns is not None or columns is not None:
             part = np.ix_(
                 np.arange(dense.in_features) if x.columns is None else x.columns,
                 np.arange(dense.out_features) if columns is None else columns,
             )
-            weight = weight[part]
-            gradients = np.empty(weight.size + weight.shape[1], dense.dtype)
-        both = gradients.reshape(-1, weight.shape[1])
-        self._add_gradients(x.values, dz, both, space, chain)
-        if gradients is not dense.gradients:
-            chain.then.append(lambda: self._spread_gradients(both, part, columns))
-        chain.then.append(dense.add_penalties)
-        if not want_dx:
+        self._parameter_gradients(dz, part, step)
+        if not step.input_grad:
             return None
-        shape, dtype = x.values.shape, dense.dtype
-        if before is None:
-            dx = np.empty(shape, dtype)
-            chain.products.append(Product(dz, weight.T, dx, skip=self._skip))
-            return dx.reshape(*x.lead, dense.in_features)
-        dx = space.array("dx", shape, dtype)
-        rescale = before.bits is None and before.scale != 1.0
-        chain.products.append(
+        weight = dense.weight if part is None else dense.weight[part]
+        return self._input_gradient(dz, weight, step)
+
+    def _mask_gradient(self, dy: Array, record: ForwardRecord, workspace: Workspace) -> Array:
+        """The gradient of the Dense layer's output, from that of the block's output."""
+        dy = _arguments.as_operand(dy, self.dense.dtype).reshape(-1, self.dense.out_features)
+        if record.y.columns is not None:
+            dy = dy[:, record.y.columns]
+        if record.passed is None and record.scale == 1.0:
+            return dy
+        dz = workspace.array("dz", dy.shape, dy.dtype)
+        if record.passed is None:
+            np.multiply(dy, dy.dtype.type(record.scale), out=dz)
+            return dz
+        return _arrays.apply_mask(dy, dz, record.passed, record.scale, None)
+
+    def _parameter_gradients(self, dz: Array, part: Any, step: BackwardStep) -> None:
+        """Append ``x.T @ dz`` and the sum of dz's rows, the gradients of weights and bias."""
+        assert step.record is not None
+        dense, x, columns = self.dense, step.record.x.values, step.record.y.columns
+        rows, inputs = x.shape
+        outputs = dz.shape[1]
+        gradients = dense.gradients
+        if part is not None:
+            gradients = np.empty((inputs + 1) * outputs, dense.dtype)
+        both = gradients.reshape(-1, outputs)  # the last row is the bias's
+        skip = "ab" if dense.skip_zeros else ""
+        if inputs < min(_FEW_INPUTS, outputs // 4):
+            # With a column of ones in x, reading dz once gives both.
+            x1 = step.workspace.array("x1", (inputs + 1, rows), x.dtype)
+            x1[:-1] = x.T
+            x1[-1] = 1
+            step.chain.append(Product(x1, dz, both, skip=skip, over_rows=True))
+        else:
+            ones = step.workspace.array("ones", (1, rows), x.dtype)
+            ones[...] = 1
+            step.chain.append(Product(x.T, dz, both[:-1], skip=skip, over_rows=True))
+            step.chain.append(Product(ones, dz, both[-1:], over_rows=True))
+        if part is not None:
+            step.chain.call_afterwards(lambda: self._scatter_gradients(both, part, columns))
+        step.chain.call_afterwards(dense.add_penalties)
+
+    def _scatter_gradients(self, both: Array, part: Any, columns: Columns | None) -> None:
+        """Set the layer's gradients: `both` in a part of the weights and in `columns`, else 0."""
+        dense = self.dense
+        dense.grad_weight[...] = 0
+        dense.grad_weight[part] = both[:-1]
+        dense.grad_bias[...] = scatter_columns(both[-1:], columns, dense.out_features)[0]
+
+    def _input_gradient(self, dz: Array, weight: Array, step: BackwardStep) -> Array:
+        """Append ``dz @ weight.T``, masked for the block before."""
+        assert step.record is not None
+        dense, x, previous = self.dense, step.record.x, step.previous
+        if previous is None:
+            dx = np.empty(x.values.shape, dense.dtype)
+            step.chain.append(Product(dz, weight.T, dx, skip=self._skip))
+            return dx.reshape(*x.batch_shape, dense.in_features)
+        dx = step.workspace.array("dx", x.values.shape, dense.dtype)
+        rescale = previous.passed is None and previous.scale != 1.0
+        step.chain.append(
             Product(
                 dz,
                 weight.T,
                 dx,
                 skip=self._skip,
-                bits=before.bits,
-                scale=before.scale,
+                bits=previous.passed,
+                scale=previous.scale,
                 temporary=not rescale,
             )
         )
         if rescale:
-            chain.run()
-            np.multiply(dx, dtype.type(before.scale), out=dx)
+            step.chain.compute()
+            np.multiply(dx, dense.dtype.type(previous.scale), out=dx)
         return dx
-
-    def _add_gradients(
-        self, x: Array, dz: Array, both: Array, space: Workspace, chain: Chain
-    ) -> None:
-        """Ask for ``x.T @ dz`` and, in the last row of `both`, the sum of the rows of `dz`."""
-        rows, inputs = x.shape
-        skip = "ab" if self.dense.skip_zeros else ""
-        if inputs < min(_FEW_INPUTS, both.shape[1] // 4):
-            # With a column of ones in x, reading dz once gives both.
-            x1 = space.array("x1", (inputs + 1, rows), x.dtype)
-            x1[:-1] = x.T
-            x1[-1] = 1
-            chain.products.append(Product(x1, dz, both, skip=skip, over_rows=True))
-            return
-        ones = space.array("ones", (1, rows), x.dtype)
-        ones[...] = 1
-        chain.products.append(Product(x.T, dz, both[:-1], skip=skip, over_rows=True))
-        chain.products.append(Product(ones, dz, both[-1:], over_rows=True))
-
-    def _spread_gradients(self, both: Array, part: Any, columns: NDArray[np.intp] | None) -> None:
-        """Put the gradients of some columns of the layer, or for some of its inputs, in place."""
-        dense = self.dense
-        dense.grad_weight[...] = 0
-        dense.grad_weight[part] = both[:-1]
-        dense.grad_bias[...] = spread(both[-1:], columns, dense.out_features)[0]
-
-    def _gate(self, dy: Array, trace: Trace, space: Workspace) -> Array:
-        """The gradient of what the Dense computed, from that of what the group gave."""
-        dy = _arguments.as_operand(dy, self.dense.dtype).reshape(-1, self.dense.out_features)
-        if trace.y.columns is not None:
-            dy = dy[:, trace.y.columns]
-        if trace.bits is None and trace.scale == 1.0:
-            return dy
-        dz = space.array("dz", dy.shape, dy.dtype)
-        if trace.bits is None:
-            np.multiply(dy, dy.dtype.type(trace.scale), out=dz)
-            return dz
-        return _arrays.apply_mask(dy, dz, trace.bits, trace.scale, None)

@@ -10,9 +10,8 @@ from dropwise._backends.protocol import Array
 from dropwise.layers.activations import ReLU
 from dropwise.layers.dense import Dense
 from dropwise.layers.dropout import Dropout
-from dropwise.network.blocks import Chain, Flow, Group, Plain
+from dropwise.network.blocks import FusedDense, SingleLayer
 from dropwise.network.fused import ROWS_AT_ONCE, FusedLayers
-from dropwise.network.workspace import Workspace
 
 
 class _Moments:
@@ -56,8 +55,7 @@ def predict_mc(
         inputs = repeated[: n * rows]
         if dropout is not None:
             inputs = dropout.forward(inputs)
-        blocks = slice(start, None)
-        y = network.run(inputs, workspaces, blocks, True, trace=False)[0].full()
+        y = network.forward_from(start, inputs, workspaces, training=True)
         y = (y if transform is None else transform(y)).reshape(n, rows, *y.shape[1:])
         moments.add(y)
     mean, std = moments.mean_and_std()
@@ -74,17 +72,22 @@ def _samples_together(network: FusedLayers, n_samples: int, rows: int) -> int:
 
 
 def _before_dropout(network: FusedLayers, x: Array) -> tuple[int, Dropout | None, Array]:
-    """What does not depend on masks: the values, the dropout they go to, the block after it."""
+    """What is the same in all samples, computed once.
+
+    Returns the index of the first block that is left to run, the dropout that comes before that
+    block (None if the block has it), and the values that are its input.
+    """
     for i, block in enumerate(network.blocks):
-        if isinstance(block, Plain) and type(block.layer) in (Dense, ReLU):
+        if isinstance(block, SingleLayer) and type(block.layer) in (Dense, ReLU):
             continue
-        if isinstance(block, Group) and block.dropout is None:
+        if isinstance(block, FusedDense) and block.dropout is None:
             continue
         x = network.infer(x, i)
-        if isinstance(block, Group) and block.dropout and not block.dropout.noise_shape:
-            bare, chain = Group(block.dense, block.relu, None), Chain()
-            flow, _ = bare.forward(Flow(x), False, Workspace(), chain, trace=False, fresh=True)
-            chain.run()
-            return i + 1, block.dropout, flow.full()
+        if isinstance(block, FusedDense) and block.dropout and not block.dropout.noise_shape:
+            layers = (block.dense,) if block.relu is None else (block.dense, block.relu)
+            without_dropout = FusedLayers(layers)
+            workspaces = without_dropout.new_workspaces()
+            x = without_dropout.forward_from(0, x, workspaces, training=False)
+            return i + 1, block.dropout, x
         return i, None, x
     return len(network.blocks), None, network.infer(x, len(network.blocks))

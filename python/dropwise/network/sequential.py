@@ -16,7 +16,7 @@ from dropwise.layers.dense import Dense
 from dropwise.layers.dropout import Dropout
 from dropwise.losses import Loss
 from dropwise.network import files, monte_carlo, training
-from dropwise.network.blocks import Trace
+from dropwise.network.blocks import ForwardRecord
 from dropwise.network.fused import FusedLayers
 from dropwise.network.training import Epoch
 from dropwise.optimizers import Optimizer
@@ -61,7 +61,7 @@ class Sequential(Layer):
         _check_chain(self.layers)
         self._fused = FusedLayers(self.layers)
         self._workspaces = self._fused.new_workspaces()
-        self._pass: tuple[list[Trace | None], tuple[int, ...], np.dtype[Any]] | None = None
+        self._pass: tuple[list[ForwardRecord | None], tuple[int, ...], np.dtype[Any]] | None = None
         self.epochs_done = 0
         self.shuffle_key = key_from_seed(None)
         self._seeded = False
@@ -92,11 +92,8 @@ class Sequential(Layer):
         -------
         ndarray
         """
-        flow, traces = self._fused.run(
-            np.asarray(x), self._workspaces, slice(None), training, trace=True
-        )
-        y = flow.full()
-        self._pass = traces, y.shape, y.dtype
+        y, records = self._fused.forward(np.asarray(x), training, self._workspaces)
+        self._pass = records, y.shape, y.dtype
         return y
 
     def backward(self, dy: ArrayLike, *, input_grad: bool = True) -> Array | None:  # type: ignore[override]
@@ -115,10 +112,9 @@ class Sequential(Layer):
         """
         if self._pass is None:
             raise no_forward("Sequential")
-        traces, shape, dtype = self._pass
-        gradient: Any = check_gradient(dy, shape, dtype, "Sequential")
-        gradient = self._fused.backward(traces, gradient, self._workspaces, input_grad=input_grad)
-        return gradient if input_grad else None
+        records, shape, dtype = self._pass
+        dy = check_gradient(dy, shape, dtype, "Sequential")
+        return self._fused.backward(dy, records, self._workspaces, input_grad=input_grad)
 
     def predict(self, x: ArrayLike) -> Array:
         """The network's result at inference, row by row: nothing is dropped, nothing is remembered.

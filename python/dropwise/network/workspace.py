@@ -11,13 +11,13 @@ from dropwise._backends.protocol import Array
 
 
 class Workspace:
-    """Arrays by name, kept between calls: fresh memory costs more in page faults than to fill."""
+    """Arrays by name, kept between calls: page faults of new memory cost more than filling it."""
 
     def __init__(self) -> None:
         self._arrays: dict[str, Array] = {}
 
     def array(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
-        """An array with whatever was in it; the last one of that name is void."""
+        """An array with undefined values.  It may share the memory of the last one of that name."""
         size = math.prod(shape)
         flat = self._arrays.get(name)
         if flat is None or flat.size < size or flat.dtype != dtype:
