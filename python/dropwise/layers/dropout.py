@@ -193,7 +193,9 @@ class Dropout(Layer):
         streams = self._streams
         stream = streams.next_stream
         bits = self._room(size) if training else None
-        this = DropoutPass(shape, dtype, rate, scale, streams.key, stream, offset, noise, bits)
+        this = _new_pass(
+            DropoutPass, (shape, dtype, rate, scale, streams.key, stream, offset, noise, bits)
+        )
         self._pass = this
         if training:
             streams.next_stream = stream + 1

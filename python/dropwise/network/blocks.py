@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -140,7 +140,8 @@ class SingleLayer:
         return self.layer.backward(dy)
 
 
-class _OutputMask(NamedTuple):
+@dataclass(slots=True)
+class _OutputMask:
     """What a dropout does to the outputs of a product."""
 
     bits: Bits | None  # packed mask over the outputs that are computed; None: keep them all
@@ -186,15 +187,15 @@ class FusedDense:
         rescale = mask.bits is None and mask.scale != 1.0
         run.chain.append(
             Product(
-                a=x.values,
-                b=weight,
-                out=values,
-                bias=bias,
-                relu=has_relu,
-                skip=self._skip,
-                nonzero=passed,
-                bits=mask.bits,
-                scale=mask.scale,
+                x.values,
+                weight,
+                values,
+                bias,
+                has_relu,
+                self._skip,
+                passed,
+                mask.bits,
+                mask.scale,
                 temporary=not (run.keep_records or own_memory or rescale),
             )
         )

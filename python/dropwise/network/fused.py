@@ -129,14 +129,8 @@ class FusedLayers:
         masked, chain = False, ProductChain()
         for i in range(len(self.blocks) - 1, first - 1, -1):
             block, previous = self.blocks[i], records[i - 1] if i else None
-            step = BackwardStep(
-                record=records[i],
-                previous=previous,
-                masked=masked,
-                input_grad=input_grad or i > first,
-                workspace=workspaces[i],
-                chain=chain,
-            )
+            wanted = input_grad or i > first
+            step = BackwardStep(records[i], previous, masked, wanted, workspaces[i], chain)
             assert gradient is not None
             gradient = block.backward(gradient, step)
             masked = previous is not None and isinstance(block, FusedDense)
