@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 import dropwise as dw
-from dropwise import cli
+from dropwise.cli import main, spiral_command
+from dropwise.cli.parser import make_parser
+from dropwise.cli.spiral import AsPrinted, Spiral
 from support import require
 
 COLUMNS = [
@@ -22,7 +24,7 @@ COLUMNS = [
 
 
 def spiral(*options: object) -> int:
-    return cli.main(["spiral", "--hidden", "16", "--quiet", *map(str, options)])
+    return main(["spiral", "--hidden", "16", "--quiet", *map(str, options)])
 
 
 def rows_of(path):
@@ -54,13 +56,13 @@ def test_the_module_runs_as_a_command(tmp_path):
 
 def test_version_is_the_packages(capsys):
     with pytest.raises(SystemExit) as stop:
-        cli.main(["--version"])
+        main(["--version"])
     assert stop.value.code == 0
     assert capsys.readouterr().out == f"dropwise {dw.__version__}\n"
 
 
 def test_info_shows_the_configuration(capsys):
-    assert cli.main(["info"]) == 0
+    assert main(["info"]) == 0
     out = capsys.readouterr().out
     assert dw.__version__ in out
     for name in dw.available_backends():
@@ -76,13 +78,13 @@ def test_the_table_stands_beside_both_published_logs(capsys):
 
 
 def test_defaults_are_those_of_the_published_run():
-    args = cli.parser().parse_args(["spiral"])
+    args = make_parser().parse_args(["spiral"])
     assert (args.epochs, args.rate, args.wiring, args.hidden) == (10001, 0.1, "correct", 512)
     assert (args.dtype, args.backend, args.quiet) == ("float32", None, False)
 
 
 def test_the_job_is_the_published_one():
-    job = cli.Spiral(rate=0.1, wiring="correct", seed=3, hidden=512, dtype="float32")
+    job = Spiral(rate=0.1, wiring="correct", seed=3, hidden=512, dtype="float32")
     for x, y in (job.train, job.test):
         assert x.shape == (3000, 2)
         assert x.dtype == np.float32
@@ -144,7 +146,7 @@ def test_as_printed_dropout_acts_in_the_backward_pass_only(backend):
             dw.Dense(8, 3, seed=3),
         ]
 
-    printed, plain = cli.AsPrinted(layers(0.5)), dw.Sequential(layers(0.0))
+    printed, plain = AsPrinted(layers(0.5)), dw.Sequential(layers(0.0))
     np.testing.assert_allclose(printed.forward(x), plain.forward(x), rtol=1e-5, atol=1e-6)
     printed.backward(dy)
     hidden, activation, dropout, output = printed.layers
@@ -185,13 +187,13 @@ def test_the_saved_network_gives_the_accuracy_of_the_table(tmp_path, csv_file):
         options = ("--epochs", 20, "--wiring", wiring, "--seed", 5)
         assert spiral(*options, "--save", path, "--csv", csv_file) == 0
         net = dw.Sequential.load(path)
-        job = cli.Spiral(rate=0.1, wiring=wiring, seed=5, hidden=16, dtype="float32")
+        job = Spiral(rate=0.1, wiring=wiring, seed=5, hidden=16, dtype="float32")
         x, y = job.test
         assert np.mean(net.predict(x).argmax(axis=1) == y) == figures(csv_file)[-1][5]
 
 
 def test_float64_is_used_throughout():
-    job = cli.Spiral(rate=0.1, wiring="correct", seed=0, hidden=4, dtype="float64")
+    job = Spiral(rate=0.1, wiring="correct", seed=0, hidden=4, dtype="float64")
     assert job.train[0].dtype == job.net.predict(job.test[0]).dtype == np.float64
     assert spiral("--epochs", 2, "--dtype", "float64") == 0
 
@@ -242,7 +244,7 @@ class Interrupter:
 @pytest.mark.parametrize("wiring", ["correct", "as-printed"])
 def test_ctrl_c_still_writes_everything(monkeypatch, tmp_path, capsys, csv_file, wiring):
     require("matplotlib")
-    monkeypatch.setattr(cli, "progress_bar", lambda *_: Interrupter(7))
+    monkeypatch.setattr(spiral_command, "progress_bar", lambda *_: Interrupter(7))
     picture, saved = tmp_path / "run.png", tmp_path / "run.npz"
     files = ("--csv", csv_file, "--plot", picture, "--save", saved)
     assert spiral("--epochs", 1000, "--wiring", wiring, *files) == 0
@@ -285,7 +287,7 @@ def test_bad_values_are_named(capsys, options, message):
 
 def test_no_command_is_an_error(capsys):
     with pytest.raises(SystemExit):
-        cli.main([])
+        main([])
     assert "COMMAND" in capsys.readouterr().err
 
 
@@ -293,7 +295,7 @@ def test_no_command_is_an_error(capsys):
 def test_a_file_that_cannot_be_written_stops_before_training(monkeypatch, tmp_path, capsys, option):
     if option == "--plot":
         require("matplotlib")
-    monkeypatch.setattr(cli, "Spiral", None)  # training would fail
+    monkeypatch.setattr(spiral_command, "Spiral", None)  # training would fail
     path = tmp_path / "absent" / "out.png"
     assert spiral(option, path) == 2
     assert f"cannot write {path}" in capsys.readouterr().err
@@ -305,7 +307,7 @@ def test_a_file_that_cannot_be_written_stops_before_training(monkeypatch, tmp_pa
 
 def test_a_picture_of_unknown_kind_stops_before_training(monkeypatch, tmp_path, capsys):
     require("matplotlib")
-    monkeypatch.setattr(cli, "Spiral", None)
+    monkeypatch.setattr(spiral_command, "Spiral", None)
     assert spiral("--plot", tmp_path / "run.xyz") == 2
     assert ".png" in capsys.readouterr().err
 
@@ -313,7 +315,7 @@ def test_a_picture_of_unknown_kind_stops_before_training(monkeypatch, tmp_path, 
 def test_checking_a_file_leaves_it_alone(tmp_path):
     there = tmp_path / "there.csv"
     there.write_text("old")
-    cli.check_outputs(None, (there, tmp_path / "new.csv", None))
+    spiral_command.check_outputs(None, (there, tmp_path / "new.csv", None))
     assert there.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["there.csv"]
 
@@ -336,14 +338,14 @@ def without(monkeypatch, name):
 
 def test_a_picture_without_matplotlib_says_what_to_install(monkeypatch, tmp_path, capsys):
     without(monkeypatch, "matplotlib")
-    monkeypatch.setattr(cli, "Spiral", None)
+    monkeypatch.setattr(spiral_command, "Spiral", None)
     assert spiral("--plot", tmp_path / "run.png") == 2
     assert "dropwise[cli]" in capsys.readouterr().err
 
 
 def test_progress_without_tqdm_is_plain_lines(monkeypatch, capsys):
     without(monkeypatch, "tqdm")
-    assert cli.main(["spiral", "--hidden", "4", "--epochs", "20"]) == 0
+    assert main(["spiral", "--hidden", "4", "--epochs", "20"]) == 0
     err = capsys.readouterr().err
     assert "dropwise[cli]" in err
     lines = [line for line in err.splitlines() if line.startswith("epoch ")]
@@ -353,7 +355,7 @@ def test_progress_without_tqdm_is_plain_lines(monkeypatch, capsys):
 
 def test_the_bar_shows_loss_and_accuracies(capsys):
     require("tqdm")
-    assert cli.main(["spiral", "--hidden", "4", "--epochs", "20"]) == 0
+    assert main(["spiral", "--hidden", "4", "--epochs", "20"]) == 0
     err = capsys.readouterr().err
     assert "20/20" in err
     assert "loss" in err
