@@ -21,9 +21,6 @@ def sample(shape=(50, 30), dtype=np.float32):
     return np.random.default_rng(0).standard_normal(shape).astype(dtype)
 
 
-# ---- masks -------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("save_mask", [True, False])
 def test_each_training_forward_takes_the_next_stream(save_mask):
     drop = dw.Dropout(0.3, seed=4, save_mask=save_mask)
@@ -104,9 +101,6 @@ def test_the_rate_may_change_between_calls():
         assert y.max() == (1 / (1 - rate) if rate < 1 else 0)
     with pytest.raises(ValueError, match="rate must be in"):
         drop.rate = 2
-
-
-# ---- gradient ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("save_mask", [True, False])
@@ -198,9 +192,6 @@ def test_integers_with_vanilla_scaling_take_a_gradient_of_floats():
     assert drop.forward(np.arange(100), training=False).dtype == np.float64
 
 
-# ---- out, offset -------------------------------------------------------------------------------
-
-
 def test_out_takes_both_results():
     drop, reference = dw.Dropout(0.5, seed=1), dw.Dropout(0.5, seed=1)
     x, out = sample(), np.empty((50, 30), np.float32)
@@ -251,9 +242,6 @@ def test_an_empty_array_may_come_at_any_time(shape):
         x = np.empty(shape, np.float32)
         assert drop.forward(x).shape == drop.backward(x).shape == drop.mask.shape == shape
         drop.forward(sample())
-
-
-# ---- state -------------------------------------------------------------------------------------
 
 
 def test_the_same_seed_gives_the_same_masks_and_none_gives_others():
