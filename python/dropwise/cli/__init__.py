@@ -1,4 +1,4 @@
-"""The command line: train the spiral network, say what this installation has.
+"""The command line: train the spiral network, show what this installation has.
 
 The extra ``cli`` brings the progress bar (tqdm) and the picture (matplotlib); training runs without
 them, too.
@@ -14,7 +14,7 @@ from dropwise.cli.parser import make_parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line; the exit status."""
+    """Run the command line `argv` (None: that of the process) and return its exit status."""
     args = make_parser().parse_args(argv)
     try:
         status: int = args.command(args)

@@ -7,7 +7,7 @@ import argparse
 import dropwise as dw
 
 
-def info(_: argparse.Namespace) -> int:
+def run(_: argparse.Namespace) -> int:
     """Print what this installation has."""
     dw.show_config()
     return 0

@@ -1,4 +1,4 @@
-"""The progress of a training: a tqdm bar, or plain lines where tqdm is not installed."""
+"""The progress of training: a tqdm bar, or lines of text where tqdm is not installed."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 from dropwise.cli.errors import INSTALL_HINT
 
 
-class PlainProgress:
-    """Stands in for tqdm: a line for each tenth of the epochs (none if quiet)."""
+class TextProgress:
+    """Has the methods of tqdm that are used; prints ten lines over all epochs, none if quiet."""
 
     def __init__(self, total: int, quiet: bool) -> None:
         self.every = 0 if quiet else max(1, total // 10)
         self.total, self.done, self.text = total, 0, ""
         self.start = time.perf_counter()
 
-    def __enter__(self) -> PlainProgress:
+    def __enter__(self) -> TextProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -38,7 +38,7 @@ class PlainProgress:
 
 
 def progress_bar(total: int, quiet: bool) -> Any:
-    """A tqdm bar; plain lines where tqdm is not installed."""
+    """A tqdm bar; a `TextProgress` if tqdm is not installed or if quiet."""
     if not quiet:
         try:
             from tqdm import tqdm
@@ -46,4 +46,4 @@ def progress_bar(total: int, quiet: bool) -> Any:
             print(f"plain progress, as tqdm is not installed: {INSTALL_HINT}", file=sys.stderr)
         else:
             return tqdm(total=total, unit="epoch", smoothing=0.05)
-    return PlainProgress(total, quiet)
+    return TextProgress(total, quiet)

@@ -1,6 +1,6 @@
-"""The spiral job: its data, its network in both wirings, its training and the history of that.
+"""The spiral job: data, network in both wirings, training, history.
 
-Written over the public API only, so that it doubles as an example.
+It uses the public API only, so it can be read as an example.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TRAIN_ROWS = 3000
 
 @dataclass(frozen=True)
 class Record:
-    """One row of the history.  Training figures are those of the epoch's own forward pass."""
+    """One row of the history.  Training figures are measured during the epoch, with dropout."""
 
     epoch: int
     train_acc: float
@@ -42,10 +42,10 @@ PUBLISHED = {
 
 
 class AsPrinted(dw.Sequential):
-    """Dense, ReLU, Dropout, Dense with the slip of the published listing.
+    """Dense, ReLU, Dropout, Dense, with the error of the published listing.
 
-    The second Dense reads the activation and not what the dropout layer made of it, so that dropout
-    acts in the backward pass only.
+    The second Dense reads the output of the ReLU instead of the Dropout's, so that dropout acts in
+    the backward pass only.
     """
 
     def forward(self, x: ArrayLike, training: bool = True) -> NDArray[Any]:
@@ -62,9 +62,9 @@ class AsPrinted(dw.Sequential):
 
 
 class Spiral:
-    """The reference job: a network with one hidden layer learns three spiral arms, full batch.
+    """The reference job: a network of one hidden layer learns three spiral arms, full batch.
 
-    `seed` decides the data, the first weights and all masks.
+    `seed` fixes the data, the initial weights and all masks.
     """
 
     def __init__(self, *, rate: float, wiring: str, seed: int, hidden: int, dtype: str) -> None:
@@ -83,17 +83,18 @@ class Spiral:
             ],
             seed=net_seed,
         )
-        self.wired = self.net if wiring == "correct" else AsPrinted(self.net.layers)
+        # Both have the same layers; inference is that of `net` in either wiring.
+        self.trained = self.net if wiring == "correct" else AsPrinted(self.net.layers)
         self.history: list[Record] = []
         self.seconds = 0.0
 
     def run(self, epochs: int, bar: Any) -> bool:
-        """Train; False if Ctrl-C ended it.  Some hundred epochs are evaluated, the last among them.
+        """Train, and evaluate about a hundred epochs including the last; False if Ctrl-C ended it.
 
         `bar` has the methods ``update`` and ``set_postfix_str`` of a tqdm bar.
         """
         loss = dw.SoftmaxCrossEntropy()
-        steps = self.wired.iter_fit(
+        epochs_run = self.trained.iter_fit(
             *self.train,
             loss=loss,
             optimizer=dw.Adam(0.05, decay=5e-5, epsilon=1e-7),
@@ -101,12 +102,12 @@ class Spiral:
             batch_size=None,
         )
         every = max(1, epochs // 100)
-        step = None
+        epoch = None
         start = time.perf_counter()
         try:
-            for step in steps:
-                if step.epoch % every == 1 % every or step.epoch == epochs:
-                    record = self._evaluate(step, loss)
+            for epoch in epochs_run:
+                if epoch.epoch % every == 1 % every or epoch.epoch == epochs:
+                    record = self._evaluate(epoch, loss)
                     bar.set_postfix_str(
                         f"loss {record.loss:.3f}, acc {record.train_acc:.3f}, "
                         f"val acc {record.val_acc:.3f}",
@@ -114,27 +115,27 @@ class Spiral:
                     )
                 bar.update()
         except KeyboardInterrupt:
-            if step is not None and (not self.history or self.history[-1].epoch < step.epoch):
-                self._evaluate(step, loss)
+            if epoch is not None and (not self.history or self.history[-1].epoch < epoch.epoch):
+                self._evaluate(epoch, loss)
             return False
         finally:
             self.seconds = time.perf_counter() - start
         return True
 
-    def _evaluate(self, step: Epoch, loss: dw.SoftmaxCrossEntropy) -> Record:
-        """Add the test figures to those of a step, and both to the history."""
+    def _evaluate(self, epoch: Epoch, loss: dw.SoftmaxCrossEntropy) -> Record:
+        """Add a record to the history: the figures of this epoch and those of the test data."""
         val_loss, val_acc = self.net.evaluate(*self.test, loss=loss)
-        assert step.accuracy is not None
+        assert epoch.accuracy is not None
         assert val_acc is not None
         record = Record(
-            step.epoch,
-            step.accuracy,
-            step.loss,
-            step.data_loss,
-            step.regularization_loss,
-            val_acc,
-            val_loss,
-            step.learning_rate,
+            epoch=epoch.epoch,
+            train_acc=epoch.accuracy,
+            loss=epoch.loss,
+            data_loss=epoch.data_loss,
+            reg_loss=epoch.regularization_loss,
+            val_acc=val_acc,
+            val_loss=val_loss,
+            learning_rate=epoch.learning_rate,
         )
         self.history.append(record)
         return record

@@ -17,7 +17,7 @@ from dropwise.cli.spiral_report import table, write_csv
 
 
 def check_outputs(plot: Path | None, others: Sequence[Path | None]) -> None:
-    """Raise now what would go wrong after all epochs."""
+    """Raise before training if a file could not be written after it."""
     if plot is not None:
         try:
             from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -40,23 +40,23 @@ def check_outputs(plot: Path | None, others: Sequence[Path | None]) -> None:
             path.unlink()
 
 
-def spiral(args: argparse.Namespace) -> int:
-    """Train, report, write."""
+def run(args: argparse.Namespace) -> int:
+    """Check the files and the backend, then train, report and write."""
     check_outputs(args.plot, (args.csv, args.save))
-    with use_backend(args.backend):
-        return train_and_report(args)
+    with _chosen_backend(args.backend):
+        return _train_and_report(args)
 
 
-def use_backend(name: str | None) -> AbstractContextManager[object]:
-    """Compute with that backend (None: the default) in a ``with`` block."""
+def _chosen_backend(name: str | None) -> AbstractContextManager[object]:
+    """A context in which this backend computes (None: the default one)."""
     try:
         return nullcontext() if name is None else dw.use_backend(name)
     except ImportError as error:
         raise UserError(str(error)) from None
 
 
-def train_and_report(args: argparse.Namespace) -> int:
-    """The whole of the `spiral` command, once its arguments are known to be good."""
+def _train_and_report(args: argparse.Namespace) -> int:
+    """Train; print the table; write the files that were asked for."""
     job = Spiral(
         rate=args.rate, wiring=args.wiring, seed=args.seed, hidden=args.hidden, dtype=args.dtype
     )
@@ -64,7 +64,7 @@ def train_and_report(args: argparse.Namespace) -> int:
         finished = job.run(args.epochs, bar)
     if not job.history:
         raise UserError("stopped before the first epoch was over; nothing to report")
-    done = job.net.epochs_done if job.wired is job.net else job.wired.epochs_done
+    done = job.trained.epochs_done
     summary = (
         f"{done} epochs in {job.seconds:.1f} s ({job.seconds / done * 1e3:.2f} ms each), "
         f"rate {args.rate:g}, seed {args.seed}, {args.dtype}, backend {active().name}"

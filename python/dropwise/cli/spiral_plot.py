@@ -15,7 +15,7 @@ def write_plot(path: Path, job: Spiral, title: str) -> None:
     from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
 
-    colors = ["#4477aa", "#ee6677", "#228833"]  # told apart also by colour-blind readers
+    colors = ["#4477aa", "#ee6677", "#228833"]  # colour-blind readers can tell them apart
     figure = Figure(figsize=(12, 5.4), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title)
