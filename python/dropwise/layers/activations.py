@@ -1,4 +1,4 @@
-"""The ReLU layer."""
+"""Activation layers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dropwise.layers.base import Layer, check_gradient, no_forward, register
 
 @register
 class ReLU(Layer):
-    """``max(x, 0)``; NaN stays NaN.  Keeps 1 bit an element for ``backward``.
+    """``max(x, 0)``; NaN stays NaN.  Keeps 1 bit per element for ``backward``.
 
     Examples
     --------
@@ -50,5 +50,5 @@ class ReLU(Layer):
         return _arrays.apply_mask(dy, out, bits, 1.0, None)
 
     def predict(self, x: ArrayLike) -> Array:
-        """``max(x, 0)``; nothing is remembered."""
+        """``max(x, 0)``; remembers nothing."""
         return functional.relu(x)

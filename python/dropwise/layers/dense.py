@@ -1,4 +1,4 @@
-"""The Dense layer: ``x @ weight + bias``, with regularisation in its gradients."""
+"""The Dense layer: ``x @ weight + bias``, with L1 and L2 regularisation."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ class Dense(Layer):
     seed : int, SeedSequence, Generator or None
         Fixes the initial weights.
     skip_zeros : bool
-        Leave out products with exact zeros, from dropout or ReLU, where that is faster.  A zero
-        then contributes nothing even against a non-finite value; False gives IEEE results.
+        Skip exact zeros, which come from dropout or ReLU, in products where that is faster.  A zero
+        then contributes nothing even if the other factor is not finite; False gives IEEE results.
 
     Attributes
     ----------
     weight : ndarray, shape (in_features, out_features)
     bias : ndarray, shape (out_features,)
     grad_weight, grad_bias : ndarray
-        What the last ``backward`` computed, regularisation included.  Overwritten in place.
+        Set by ``backward``, regularisation included.  The next one overwrites them in place.
 
     Examples
     --------
@@ -87,17 +87,15 @@ class Dense(Layer):
         self.init = init
         self.dtype = _dtypes.float_dtype(dtype)
         self.skip_zeros = bool(skip_zeros)
-        self._wide = np.dtype(np.float32) if self.dtype.itemsize == 2 else self.dtype  # of sums
+        self._wide = np.dtype(np.float32) if self.dtype.itemsize == 2 else self.dtype  # for sums
         self._seed = None if seed is None else seed_sequence(seed)
-        # Weights and, after them, the bias lie in one array: an optimizer needs one pass for both.
+        # One array has the weights and then the bias, so that an optimizer needs one pass for both.
         self._parameters: Array | None = None
         self.gradients = np.zeros((self.in_features + 1) * self.out_features, self.dtype)
         self._pass: tuple[Array, tuple[int, ...]] | None = None
 
-    # ---- parameters
-
     def _drawn(self) -> Array:
-        """The parameters; the weights are drawn when someone first asks for them."""
+        """The parameters.  The weights are drawn at first use."""
         if self._parameters is None:
             rng = np.random.default_rng(self._seed)
             shape = (self.in_features, self.out_features)
@@ -156,15 +154,13 @@ class Dense(Layer):
         target[...] = value
 
     def parameters(self) -> list[tuple[Array, Array]]:
-        """One pair of flat arrays: weights then bias, and their gradients."""
+        """One pair of flat arrays: the weights and then the bias, and their gradients."""
         return [(self._drawn(), self.gradients)]
 
     def reseed(self, sequence: np.random.SeedSequence) -> None:
-        """Draw from `sequence`, unless a seed was given or weights are there already."""
+        """Draw the weights from `sequence`, unless there is a seed or they have been drawn."""
         if self._seed is None and self._parameters is None:
             self._seed = sequence
-
-    # ---- computation
 
     def forward(self, x: ArrayLike, training: bool = True) -> Array:
         """``x @ weight + bias``.
@@ -173,7 +169,7 @@ class Dense(Layer):
         ----------
         x : array_like, shape (..., in_features)
         training : bool
-            Makes no difference.
+            Has no effect.
 
         Returns
         -------
@@ -237,10 +233,8 @@ class Dense(Layer):
             (self.bias_l1, self.bias_l2, value[-n:], gradient[-n:]),
         ]
 
-    # ---- state
-
     def config(self) -> dict[str, Any]:
-        """Arguments that make such a layer again: JSON-safe."""
+        """Constructor arguments that give an equal layer, JSON-safe."""
         config: dict[str, Any] = {
             "in_features": self.in_features,
             "out_features": self.out_features,

@@ -1,4 +1,4 @@
-"""The Dropout layer: a key, a count of streams, and the mask of the last training forward."""
+"""The Dropout layer: a key, the next stream, and what the last forward left for backward."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class DropoutPass(NamedTuple):
     stream: int
     offset: int
     noise_shape: tuple[int, ...] | None  # of the noise array; None: that of the input
-    bits: Bits | None  # packed mask; None: it is computed again
+    bits: Bits | None  # packed mask; None: backward generates it again
 
 
 _new_pass = tuple.__new__  # takes a third of the time of the constructor
@@ -45,14 +45,14 @@ class Dropout(Layer):
     rate : float in [0, 1]
         Probability that an element is dropped.
     scaling : {"inverted", "vanilla"}
-        Multiply what is kept by ``1 / (1 - rate)`` in training, or everything by ``1 - rate`` at
-        inference.
+        "inverted" multiplies what is kept by ``1 / (1 - rate)`` in training; "vanilla" multiplies
+        everything by ``1 - rate`` at inference.
     noise_shape : sequence of int or None, optional
-        Shape of the mask: 1 where all elements of a dimension share it, None where they do not.
+        Shape of the mask: 1 for a dimension whose elements share the mask, None for others.
     seed : int, SeedSequence, Generator or None
         Fixes all masks.
     save_mask : bool
-        Keep the mask for ``backward`` (1 bit an element), or keep nothing and make it again.
+        Keep the mask for ``backward``, 1 bit per element; False: generate it again there.
 
     Notes
     -----
@@ -112,7 +112,7 @@ class Dropout(Layer):
 
     @property
     def save_mask(self) -> bool:
-        """Whether the mask is kept for ``backward``, or made again."""
+        """Whether the mask is kept for ``backward``; otherwise it is generated again there."""
         return self._save_mask
 
     def forward(
@@ -129,7 +129,7 @@ class Dropout(Layer):
         ----------
         x : array_like, any shape
         training : bool
-            At inference nothing is dropped, and no stream is taken.
+            False: drop nothing and take no stream.
         out : ndarray, optional
             Where the result goes; may be `x`.
         offset : int
@@ -182,9 +182,9 @@ class Dropout(Layer):
     def begin(
         self, shape: tuple[int, ...], dtype: np.dtype[Any], training: bool, offset: int = 0
     ) -> DropoutPass:
-        """Take a stream and remember the pass: what ``forward`` does before it computes.
+        """What ``forward`` does before it computes: take a stream, and record the pass.
 
-        The caller fills the packed mask, if there is one.
+        The caller then writes the packed mask, if the record has one.
         """
         noise = _arguments.check_noise_shape(self._noise_shape, shape)
         size = math.prod(shape if noise is None else noise)
@@ -192,7 +192,7 @@ class Dropout(Layer):
         rate, scale = _dtypes.rate_and_scale(self._rate, self._scaling, training, dtype)
         streams = self._streams
         stream = streams.next_stream
-        bits = self._room(size) if training else None
+        bits = self._mask_memory(size) if training else None
         this = _new_pass(
             DropoutPass, (shape, dtype, rate, scale, streams.key, stream, offset, noise, bits)
         )
@@ -202,8 +202,8 @@ class Dropout(Layer):
             self._training_pass = this
         return this
 
-    def _room(self, size: int) -> Bits | None:
-        """Memory for a mask, if it is saved: that of the last mask, which is void from here on."""
+    def _mask_memory(self, size: int) -> Bits | None:
+        """Memory for a mask that is saved; it overwrites the last one."""
         if not self._save_mask:
             return None
         n_bytes = (size + 7) >> 3
@@ -241,7 +241,7 @@ class Dropout(Layer):
         )
 
     def predict(self, x: ArrayLike) -> Array:
-        """``forward(x, training=False)``, but remembers nothing."""
+        """Like ``forward(x, training=False)``, but remembers nothing."""
         return functional.dropout(x, self._rate, key=0, scaling=self._scaling, training=False)
 
     @property
@@ -263,7 +263,7 @@ class Dropout(Layer):
             self._set_streams(MaskStreams(key_from_seed(sequence)))
 
     def config(self) -> dict[str, Any]:
-        """Arguments that make such a layer again: JSON-safe."""
+        """Constructor arguments that give an equal layer, JSON-safe."""
         noise = None if self._noise_shape is None else list(self._noise_shape)
         options = {
             "scaling": (self._scaling, "inverted"),
@@ -284,4 +284,4 @@ class Dropout(Layer):
     def _set_streams(self, streams: MaskStreams) -> None:
         self._streams = streams
         self._seeded = True
-        self._fast_path = None  # it has the key
+        self._fast_path = None  # its key is an old one

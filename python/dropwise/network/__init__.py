@@ -1,4 +1,4 @@
-"""The container, and what it does with its layers: running them fused, training, files."""
+"""The container of layers: it runs them fused, trains them, saves and loads them."""
 
 from dropwise.network.sequential import Sequential
 from dropwise.network.training import Epoch

@@ -35,7 +35,7 @@ _FEW_INPUTS = 32
 
 @dataclass(slots=True)
 class Activations:
-    """The output of a block, which is the input of the next."""
+    """The output of a block, and so the input of the next."""
 
     values: Array  # of a single layer: any shape; of a fused block: [B, width] or [B, len(columns)]
     batch_shape: tuple[int, ...] = ()  # the leading dimensions, whose product is B
@@ -67,11 +67,11 @@ class ProductChain:
         self._callbacks: list[Callable[[], None]] = []
 
     def append(self, product: Product) -> None:
-        """Compute this product, too; it may use the results of earlier ones."""
+        """Add a product, which may read the results of earlier ones."""
         self._products.append(product)
 
     def call_afterwards(self, callback: Callable[[], None]) -> None:
-        """Call this when the products have been computed."""
+        """Call this after the products have been computed."""
         self._callbacks.append(callback)
 
     def compute(self) -> None:
@@ -96,7 +96,7 @@ class ForwardRecord:
 
 @dataclass(slots=True)
 class ForwardRun:
-    """What all blocks share in one forward run."""
+    """What the blocks share in one forward run."""
 
     training: bool
     keep_records: bool  # for backward
@@ -161,7 +161,7 @@ class FusedDense:
     def forward(
         self, x: Activations, run: ForwardRun, workspace: Workspace, own_memory: bool
     ) -> tuple[Activations, ForwardRecord | None]:
-        """The block's output, whose values are there when the chain has been computed.
+        """The block's output.  The values are set when the chain is computed.
 
         With `own_memory` they are in a new array, otherwise in the workspace.
         """
@@ -230,7 +230,7 @@ class FusedDense:
         return _OutputMask(bits, None, this.scale)
 
     def backward(self, dy: Array, step: BackwardStep) -> Array | None:
-        """The gradients of the layer and of the block's input, once the chain has been computed.
+        """The gradients of the layer and of the block's input, set when the chain is computed.
 
         Parameters
         ----------
@@ -242,8 +242,8 @@ class FusedDense:
         Returns
         -------
         ndarray, or None if not wanted
-            After a fused block: masked for that block, and in the workspace.  Otherwise: in the
-            shape of the input, and in memory of its own.
+            If the block before is a fused one: masked for that block, and in the workspace.
+            Otherwise in a new array of the input's shape.
         """
         record = step.record
         assert record is not None

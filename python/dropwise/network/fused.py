@@ -54,8 +54,8 @@ def _can_fuse(dropout: Dropout) -> bool:
 class FusedLayers:
     """The blocks of a chain of layers.
 
-    Runs share nothing but the layers: each is given a workspace for every block.  So inference can
-    come between a forward and its backward, and from several threads.
+    A run is given a workspace for each block and shares nothing but the layers with other runs.  So
+    inference may run between a forward and its backward, and in several threads.
     """
 
     def __init__(self, layers: Sequence[Layer]) -> None:
@@ -69,7 +69,7 @@ class FusedLayers:
     def forward(
         self, x: Array, training: bool, workspaces: Sequence[Workspace]
     ) -> tuple[Array, list[ForwardRecord | None]]:
-        """The output of all blocks, and the records that ``backward`` needs."""
+        """The output of all blocks, and their records for ``backward``."""
         records: list[ForwardRecord | None] = []
         return self._run(x, range(len(self.blocks)), training, workspaces, records), records
 
@@ -100,8 +100,8 @@ class FusedLayers:
         activations = Activations(x)
         run = ForwardRun(training, records is not None, ProductChain())
         for i in indices:
-            # A fused block has read its input when the next step begins, so that input may lie in
-            # the workspace.  Other layers may return or keep what they are given.
+            # A fused block needs its input no longer than until its backward, so the workspace will
+            # do.  Other layers, and the caller, may keep what they are given.
             last = i + 1 == indices.stop
             own_memory = last or not isinstance(self.blocks[i + 1], FusedDense)
             activations, record = self.blocks[i].forward(
@@ -120,7 +120,7 @@ class FusedLayers:
         *,
         input_grad: bool,
     ) -> Array | None:
-        """Set the gradients of all parameters; the gradient of the input, if it is wanted."""
+        """Set the gradients of all parameters; return that of the input, if it is wanted."""
         first = 0  # the blocks before this one need no gradient
         if not input_grad:
             trainable = [block.has_parameters for block in self.blocks]

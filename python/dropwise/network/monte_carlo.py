@@ -15,17 +15,17 @@ from dropwise.network.fused import ROWS_AT_ONCE, FusedLayers
 
 
 class _Moments:
-    """Mean and standard deviation of samples, which come some at a time."""
+    """Mean and standard deviation of samples that are added a few at a time."""
 
     def __init__(self) -> None:
         self._count = 0
-        # Sums of differences from the first sample lose no digits to a large mean.
+        # Sums are of differences from the first sample: a large mean costs no digits.
         self._origin: Array = np.zeros(())
         self._sum: Array = np.zeros(())
         self._sum_of_squares: Array = np.zeros(())
 
     def add(self, samples: Array) -> None:
-        """Take samples of shape [n, ...]."""
+        """Add n samples, an array of shape [n, ...]."""
         if not self._count:
             self._origin = samples[0].astype(np.float64)
         difference = samples - self._origin
@@ -34,7 +34,7 @@ class _Moments:
         self._count += len(samples)
 
     def mean_and_std(self) -> tuple[Array, Array]:
-        """Of what has been added; the deviation is that of the population."""
+        """Mean and (population) standard deviation of the samples that were added."""
         shift = self._sum / self._count
         variance = np.maximum(self._sum_of_squares / self._count - shift**2, 0.0)
         return self._origin + shift, np.sqrt(variance)
@@ -43,7 +43,7 @@ class _Moments:
 def predict_mc(
     network: FusedLayers, x: Array, n_samples: int, transform: Callable[[Array], Array] | None
 ) -> tuple[Array, Array]:
-    """What ``Sequential.predict_mc`` describes."""
+    """Mean and standard deviation over masks, as ``Sequential.predict_mc`` documents them."""
     start, dropout, x = _before_dropout(network, x)
     rows = len(x)
     together = _samples_together(network, n_samples, rows)
@@ -64,10 +64,10 @@ def predict_mc(
 
 
 def _samples_together(network: FusedLayers, n_samples: int, rows: int) -> int:
-    """How many samples one run computes, as further rows of its batch."""
+    """How many samples one run computes: they are put below each other in its batch."""
     for layer in network.layers:
         if isinstance(layer, Dropout) and layer.noise_shape is not None:
-            return 1  # a mask that rows share would be shared by samples
+            return 1  # rows share a mask, so samples in one batch would share it, too
     return max(1, min(n_samples, ROWS_AT_ONCE // max(1, rows)))
 
 

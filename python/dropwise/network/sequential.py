@@ -1,4 +1,4 @@
-"""The container: runs a chain of layers, fused where it can, trains it and saves it."""
+"""The container: a chain of layers that is one layer, and can be trained and saved."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ class Sequential(Layer):
     layers : sequence of Layer
     seed : int, SeedSequence, Generator or None
         Fixes everything random: layer i, unless it has a seed of its own, gets the sequence with
-        ``spawn_key=(i,)``; the order of the rows in training depends on it, too.  A Dense whose
-        weights have been looked at keeps them.
+        ``spawn_key=(i,)``.  The order of the rows in training depends on it, too.  A Dense draws
+        its weights when they are first used; one that has drawn them keeps them.
 
     Notes
     -----
-    ``Dense [-> ReLU] [-> Dropout]`` runs fused: dropped units are never computed and zeros are
-    skipped in the products around them.  Masks are those of the layers called one by one, values
-    the same to rounding.  Many rows of narrow layers go through all of them in pieces that fit the
-    cache.  Memory is kept between calls; what the methods return is yours.
+    ``Dense [-> ReLU] [-> Dropout]`` runs fused: dropped units are never computed, and the products
+    around them skip zeros.  Masks are those of the layers called one by one; values are the
+    same to rounding.  Large batches go through narrow layers in blocks of rows that fit the
+    cache.  Working memory is kept between calls, but no returned array is written to again.
 
     Examples
     --------
@@ -63,7 +63,7 @@ class Sequential(Layer):
         self._workspaces = self._fused.new_workspaces()
         self._pass: tuple[list[ForwardRecord | None], tuple[int, ...], np.dtype[Any]] | None = None
         self.epochs_done = 0
-        self.shuffle_key = key_from_seed(None)
+        self.shuffle_key = key_from_seed(None)  # with epochs_done: fixes the order of the rows
         self._seeded = False
         if seed is not None:
             self.reseed(seed_sequence(seed))
@@ -77,8 +77,6 @@ class Sequential(Layer):
         for i, layer in enumerate(self.layers):
             layer.reseed(spawn(sequence, i))
 
-    # ---- computation
-
     def forward(self, x: ArrayLike, training: bool = True) -> Array:
         """The network's result for `x`; what ``backward`` needs is remembered.
 
@@ -86,7 +84,7 @@ class Sequential(Layer):
         ----------
         x : array_like, shape (B, features)
         training : bool
-            Whether dropout drops.
+            Whether dropout is active.
 
         Returns
         -------
@@ -103,12 +101,12 @@ class Sequential(Layer):
         ----------
         dy : array_like, shape and dtype of what ``forward`` returned
         input_grad : bool
-            Whether the gradient with respect to `x` is wanted, too.  It costs a product.
+            Whether to compute the gradient with respect to `x`, too.  It costs a product.
 
         Returns
         -------
         ndarray, or None
-            The gradient with respect to `x` of the last forward.
+            The gradient with respect to the `x` of the last forward.
         """
         if self._pass is None:
             raise no_forward("Sequential")
@@ -117,7 +115,7 @@ class Sequential(Layer):
         return self._fused.backward(dy, records, self._workspaces, input_grad=input_grad)
 
     def predict(self, x: ArrayLike) -> Array:
-        """The network's result at inference, row by row: nothing is dropped, nothing is remembered.
+        """The network's result at inference: nothing is dropped, and nothing is remembered.
 
         Parameters
         ----------
@@ -144,17 +142,17 @@ class Sequential(Layer):
         x : array_like, shape (B, features)
         n_samples : int
         transform : callable, optional
-            Applied to each sample of the result (all rows of it), e.g. a softmax.
+            Applied to each sample of the result, which has all rows; a softmax, for example.
 
         Returns
         -------
         mean, std : ndarray
-            Of the shape of ``predict(x)``; the deviation is that of the population.
+            Of the shape of ``predict(x)``; ``std`` is that of the population (``ddof=0``).
 
         Notes
         -----
-        What comes before the first dropout is computed once.  The masks are the next ones of the
-        layers: a stream serves as many samples as make up some 1000 rows.
+        The layers before the first dropout are computed once.  The layers' next masks are used; one
+        stream covers as many samples as together have about 1000 rows.
 
         References
         ----------
@@ -162,10 +160,8 @@ class Sequential(Layer):
         """
         if n_samples < 1:
             raise ValueError(f"n_samples must be at least 1, got {n_samples!r}")
-        self._pass = None  # the masks of the last forward are about to be overwritten
+        self._pass = None  # the masks of the last forward will be overwritten
         return monte_carlo.predict_mc(self._fused, np.asarray(x), n_samples, transform)
-
-    # ---- training
 
     def fit(
         self,
@@ -180,22 +176,22 @@ class Sequential(Layer):
         validation_data: tuple[ArrayLike, ArrayLike] | None = None,
         progress: bool = True,
     ) -> list[Epoch]:
-        """Train.
+        """Train the network.
 
         Parameters
         ----------
         x : array_like, shape (n, features)
         y : array_like, shape (n, ...)
-            What `loss` compares with: classes, or values.
-        loss : SoftmaxCrossEntropy, MeanSquaredError, or one of your own
+            The targets that `loss` takes: classes or values.
+        loss : SoftmaxCrossEntropy, MeanSquaredError or your own
         optimizer : Adam or SGD
         epochs : int
         batch_size : int or None
-            Rows of a step; None: all of them.
+            Rows of a step.  None: all rows.
         shuffle : bool
-            Take the rows in a new order in each epoch (where there are several batches).
+            Take the rows in a new order in each epoch, if there are several batches.
         validation_data : (x, y), optional
-            Evaluated after each epoch.
+            Data to evaluate after each epoch.
         progress : bool
             Show a progress bar, if tqdm is installed.
 
@@ -218,7 +214,7 @@ class Sequential(Layer):
             shuffle=shuffle,
             validation_data=validation_data,
         )
-        return training.collect(run, epochs, progress)
+        return training.collect_epochs(run, epochs, progress)
 
     def iter_fit(
         self,
@@ -232,15 +228,22 @@ class Sequential(Layer):
         shuffle: bool = True,
         validation_data: tuple[ArrayLike, ArrayLike] | None = None,
     ) -> Iterator[Epoch]:
-        """Train as `fit` does, giving the figures after each epoch; stop by leaving the loop.
+        """Train as `fit` does, and yield the figures of each epoch; leave the loop to stop.
 
-        Between two epochs the network can be used as always: evaluated, saved, changed.
+        Between two epochs the network may be used, saved or changed.
         """
-        settings = training.Settings(loss, optimizer, epochs, batch_size, shuffle, validation_data)
+        settings = training.Settings(
+            loss=loss,
+            optimizer=optimizer,
+            epochs=epochs,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            validation_data=validation_data,
+        )
         return training.train_epochs(self, x, y, settings)
 
     def evaluate(self, x: ArrayLike, y: ArrayLike, *, loss: Loss) -> tuple[float, float | None]:
-        """Data loss and accuracy (None if the loss knows none) at inference."""
+        """Data loss and accuracy at inference; the accuracy is None if the loss has none."""
         return loss.forward(self.predict(x), y), loss.accuracy
 
     def parameters(self) -> list[tuple[Array, Array]]:
@@ -251,16 +254,14 @@ class Sequential(Layer):
         """The sum of the layers' regularisation losses."""
         return sum(layer.regularization_loss() for layer in self.layers)
 
-    # ---- state
-
     def config(self) -> dict[str, Any]:
-        """The layers' classes and arguments: JSON-safe."""
+        """The classes and arguments of the layers, JSON-safe."""
         return {
             "layers": [{"class": type(layer).__name__} | layer.config() for layer in self.layers]
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """The layers' states, under names like ``"0.weight"``, and the count of epochs."""
+        """The states of the layers, with names like ``"0.weight"``, and that of the training."""
         state: dict[str, Any] = {
             "epochs_done": self.epochs_done,
             "shuffle_key": f"{self.shuffle_key:#018x}",
@@ -281,9 +282,9 @@ class Sequential(Layer):
             )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write layers and state to one ``.npz`` file; no pickle is involved.
+        """Write layers and state to one ``.npz`` file, without pickle.
 
-        Only layers of this package can be saved.  The optimizer's state is not part of it.
+        Only layers of this package can be saved.  The optimizer's state is not saved.
         """
         files.save(self, path)
 
@@ -295,7 +296,7 @@ class Sequential(Layer):
         return network
 
     def summary(self) -> str:
-        """A table of the layers and how many parameters they have."""
+        """A table of the layers and the number of their parameters."""
         rows = [(str(i), repr(layer), f"{_count(layer):,}") for i, layer in enumerate(self.layers)]
         rows.append(("", "total", f"{_count(self):,}"))
         widths = [max(len(row[k]) for row in rows) for k in range(3)]
@@ -313,8 +314,8 @@ def _count(layer: Layer) -> int:
 
 
 def _check_chain(layers: Sequence[Layer]) -> None:
-    """Raise if these layers cannot be a chain."""
-    before: Dense | None = None
+    """Raise unless each layer can take the output of the one before it."""
+    previous: Dense | None = None
     for i, layer in enumerate(layers):
         if not isinstance(layer, Layer):
             raise TypeError(f"layers must be Layer objects, got {layer!r}")
@@ -323,13 +324,13 @@ def _check_chain(layers: Sequence[Layer]) -> None:
                 f"{layer!r} is in the network twice; a layer remembers one forward, use two layers"
             )
         if not isinstance(layer, Dense):
-            before = before if isinstance(layer, (ReLU, Dropout)) else None
+            previous = previous if isinstance(layer, (ReLU, Dropout)) else None
             continue
-        if before is not None and before.out_features != layer.in_features:
+        if previous is not None and previous.out_features != layer.in_features:
             raise ValueError(
-                f"{before!r} gives {before.out_features} columns; "
+                f"{previous!r} gives {previous.out_features} columns; "
                 f"{layer!r} takes {layer.in_features}"
             )
-        if before is not None and before.dtype != layer.dtype:
-            raise ValueError(f"{before!r} gives {before.dtype}; {layer!r} takes {layer.dtype}")
-        before = layer
+        if previous is not None and previous.dtype != layer.dtype:
+            raise ValueError(f"{previous!r} gives {previous.dtype}; {layer!r} takes {layer.dtype}")
+        previous = layer

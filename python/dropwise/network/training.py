@@ -1,6 +1,6 @@
 """Training: the step, the epochs made of steps, and the progress bar.
 
-It works on any network that has the methods of `Trainable`.
+They work on any network that has what `Trainable` lists.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class Trainable(Protocol):
 
 @dataclass(frozen=True)
 class Epoch:
-    """The figures of one epoch: means over its batches, and over the validation data after it."""
+    """The figures of one epoch: means over its batches, and of the validation data after it."""
 
     epoch: int  # 1, 2, ... over the life of the network
     loss: float  # data_loss + regularization_loss
     data_loss: float
     regularization_loss: float
-    accuracy: float | None  # with dropout active, as all training figures; None for losses without
+    accuracy: float | None  # dropout is active, as in all training figures; None: the loss has none
     learning_rate: float
     val_loss: float | None = None  # data loss only
     val_accuracy: float | None = None
@@ -56,7 +56,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train: the arguments of ``Sequential.fit``, which describes them."""
+    """How to train: arguments of ``Sequential.fit``, which documents them."""
 
     loss: Loss
     optimizer: Optimizer
@@ -67,7 +67,7 @@ class Settings:
 
 
 class StepFigures(NamedTuple):
-    """The figures of one step, before its update."""
+    """The figures of one step, with the parameters before its update."""
 
     data_loss: float
     regularization_loss: float
@@ -77,7 +77,7 @@ class StepFigures(NamedTuple):
 def training_step(
     network: Trainable, x: Array, y: Array, loss: Loss, optimizer: Optimizer
 ) -> StepFigures:
-    """Update the parameters once, by the gradients of one batch."""
+    """Update the parameters once, with the gradients of one batch."""
     data_loss = loss.forward(network.forward(x), y)
     figures = StepFigures(data_loss, network.regularization_loss(), loss.accuracy)
     network.backward(loss.backward(), input_grad=False)
@@ -88,7 +88,7 @@ def training_step(
 def train_epochs(
     network: Trainable, x: ArrayLike, y: ArrayLike, settings: Settings
 ) -> Iterator[Epoch]:
-    """Train; the figures of each epoch, when it is over."""
+    """Train, and yield the figures of each epoch after it."""
     x, y = _as_input(network, x), np.asarray(y)
     n = len(x)
     if len(y) != n or n == 0:
@@ -107,27 +107,27 @@ def train_epochs(
             order = np.random.default_rng([network.shuffle_key, network.epochs_done]).permutation(n)
         learning_rate = settings.optimizer.current_learning_rate
         batches = _batches(x, y, size, order, workspace)
-        mean = _train_on(network, batches, settings)
+        means = _train_on(network, batches, settings)
         network.epochs_done += 1
         val_loss = val_accuracy = None
         if validation_data is not None:
             val_loss, val_accuracy = network.evaluate(*validation_data, loss=settings.loss)
         yield Epoch(
-            network.epochs_done,
-            mean.data_loss + mean.regularization_loss,
-            mean.data_loss,
-            mean.regularization_loss,
-            mean.accuracy,
-            learning_rate,
-            val_loss,
-            val_accuracy,
+            epoch=network.epochs_done,
+            loss=means.data_loss + means.regularization_loss,
+            data_loss=means.data_loss,
+            regularization_loss=means.regularization_loss,
+            accuracy=means.accuracy,
+            learning_rate=learning_rate,
+            val_loss=val_loss,
+            val_accuracy=val_accuracy,
         )
 
 
 def _train_on(
     network: Trainable, batches: Iterator[tuple[Array, Array]], settings: Settings
 ) -> StepFigures:
-    """One step for each batch; the means of their figures, weighted by the rows."""
+    """Do a step for each batch; the means of their figures, weighted by the rows."""
     sums, rows = np.zeros(3), 0
     has_accuracy = False
     for x, y in batches:
@@ -142,7 +142,10 @@ def _train_on(
 def _batches(
     x: Array, y: Array, size: int, order: NDArray[np.int64] | None, workspace: Workspace
 ) -> Iterator[tuple[Array, Array]]:
-    """The rows in `order` (None: as they are), `size` at a time; a batch is void at the next."""
+    """The rows in `order` (None: as they are), `size` at a time.
+
+    The next batch may overwrite the x of this one.
+    """
     for start in range(0, len(x), size):
         if order is None:
             yield x[start : start + size], y[start : start + size]
@@ -154,7 +157,7 @@ def _batches(
 
 
 def _as_input(network: Trainable, x: ArrayLike) -> Array:
-    """`x` in the network's dtype, converted once and not at each step."""
+    """`x` in the network's dtype, so that it is not converted in every step."""
     x = np.asarray(x)
     for layer in network.layers:
         if isinstance(layer, Dense):
@@ -162,8 +165,8 @@ def _as_input(network: Trainable, x: ArrayLike) -> Array:
     return x
 
 
-def collect(epochs: Iterator[Epoch], total: int, progress: bool) -> list[Epoch]:
-    """All the epochs, with a progress bar if asked for and if tqdm is installed."""
+def collect_epochs(epochs: Iterator[Epoch], total: int, progress: bool) -> list[Epoch]:
+    """A list of the epochs; shows a progress bar, if one is wanted and tqdm is installed."""
     bar = _progress_bar(total) if progress else None
     history = []
     try:
@@ -179,7 +182,7 @@ def collect(epochs: Iterator[Epoch], total: int, progress: bool) -> list[Epoch]:
 
 
 def _figures_text(epoch: Epoch) -> str:
-    """The figures beside a progress bar."""
+    """An epoch in the few words that fit beside a progress bar."""
     text = f"loss {epoch.loss:.4f}"
     if epoch.accuracy is not None:
         text += f", acc {epoch.accuracy:.3f}"
