@@ -1,4 +1,4 @@
-"""Networks for tests, and the layers called one by one that they are compared with."""
+"""Networks for tests, and their layers called one by one to compare with."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ def one_by_one(layers, x, dy, training=True):
 
 
 def chain(spec, *, dtype="float64", seed=0, **dropout):
-    """Layers from a string: a number is a Dense to so many columns, R a ReLU, D a Dropout."""
+    """Layers from a string: the first number is the input's columns, each further one a Dense with
+    so many outputs; R is a ReLU, D a Dropout.
+    """
     columns, *parts = spec.split()
     layers, width = [], int(columns)
     for i, part in enumerate(parts):

@@ -1,4 +1,4 @@
-"""Files of the command line's tests."""
+"""What the tests of the command line share."""
 
 from __future__ import annotations
 

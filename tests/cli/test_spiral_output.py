@@ -68,7 +68,7 @@ def test_an_svg_is_written_where_its_name_says_so(tmp_path):
 
 
 class Interrupter:
-    """A progress bar at which someone presses Ctrl-C after some epochs."""
+    """A progress bar that acts as Ctrl-C after some epochs."""
 
     def __init__(self, epochs):
         self.left = epochs

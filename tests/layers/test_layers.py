@@ -13,7 +13,7 @@ from gradients import assert_gradients
 
 pytestmark = pytest.mark.usefixtures("backend")
 
-# name: (layer on rows of 6 float64 columns, its number of output columns)
+# Each takes rows of 6 float64 columns.
 LAYERS = {
     "Dense": lambda: dw.Dense(6, 4, l2=0.1, bias_l1=0.1, dtype="float64", seed=1),
     "ReLU": lambda: dw.ReLU(),

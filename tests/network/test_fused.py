@@ -65,7 +65,7 @@ def test_fused_is_the_layers_one_by_one_with_any_dropout(
             np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-12 * scale)
 
 
-# The native backend takes so many rows of such narrow layers through them in pieces.
+# With so many rows the native backend computes such narrow layers in blocks of rows.
 @pytest.mark.parametrize("options", [{}, {"noise_shape": (1, None)}, {"scaling": "vanilla"}])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("spec", ["5 400 R D 3", "5 400 D 6 400 R D 7 R", "5 R D 400 R 3"])
@@ -118,7 +118,7 @@ def test_half_networks_run_layer_by_layer(dtype):
 def test_groups_are_found_in_any_depth():
     blocks = split_into_blocks(chain("5 7 R D 6 D 5 R 4 D R 3"))
     kinds = [
-        (b.relu is not None, b.dropout is not None) if isinstance(b, FusedDense) else "plain"
+        (b.relu is not None, b.dropout is not None) if isinstance(b, FusedDense) else "single"
         for b in blocks
     ]
     assert kinds == [
@@ -126,7 +126,7 @@ def test_groups_are_found_in_any_depth():
         (False, True),
         (True, False),
         (False, True),
-        "plain",
+        "single",
         (False, False),
     ]
 
@@ -139,7 +139,7 @@ def test_a_layer_of_ones_own_takes_part():
         def backward(self, dy):
             return 2 * dy
 
-    class MyDense(dw.Dense):  # overrides what fusing would go round
+    class MyDense(dw.Dense):  # fusing would skip this override
         def forward(self, x, training=True):
             return super().forward(x, training) + 1
 
@@ -183,7 +183,7 @@ def test_an_empty_batch_works():
 
 
 class Identity(dw.Layer):
-    """Hands on what it is given."""
+    """Returns its input itself, not a copy."""
 
     def forward(self, x, training=True):
         return x

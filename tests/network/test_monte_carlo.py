@@ -24,7 +24,7 @@ def test_predict_mc_has_the_mean_and_deviation_of_many_training_forwards(spec, n
     error = samples.std(axis=0) * np.sqrt(2 / n)
     # 6 sigma of the difference of two means, 2e-9 for each of up to 20000 values
     assert (abs(mean - samples.mean(axis=0)) <= 6 * error + 1e-12).all()
-    # Deviations differ by the spread of their estimates; values of heavy tails by more.
+    # Estimates of a deviation vary, more so where the values have heavy tails.
     assert abs(std.mean() / samples.std(axis=0).mean() - 1) < 0.2
 
 
