@@ -24,7 +24,7 @@ from rich.table import Table
 
 import dropwise as dw
 import harness
-from dropwise.cli import Spiral
+from dropwise.cli.spiral import Spiral
 from harness import Case, Contender, Goal, Question
 
 HIDDEN, RATE = 512, 0.1

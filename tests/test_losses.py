@@ -32,7 +32,7 @@ def differences(loss, z, y):
     return gradient
 
 
-# Few classes are laid out in another way than many.
+# Few classes and many are stored in different memory order.
 @pytest.mark.parametrize("classes", [1, 2, 3, 31, 32, 100])
 def test_cross_entropy_is_minus_the_mean_log_probability_of_the_target(classes):
     z, y = scores(9, classes), classes_of(9, classes)

@@ -10,8 +10,9 @@ from dropwise._backends import (
 )
 from dropwise._config import show_config
 from dropwise._version import __version__
-from dropwise.layers import Dense, Dropout, Layer, ReLU, Sequential
+from dropwise.layers import Dense, Dropout, Layer, ReLU
 from dropwise.losses import MeanSquaredError, SoftmaxCrossEntropy
+from dropwise.network import Sequential
 from dropwise.optimizers import SGD, Adam
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Small data sets, made and not downloaded."""
+"""Small data sets, generated and not downloaded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dropwise.random import Seed, seed_sequence
 def spiral_data(
     samples: int, classes: int, *, seed: Seed = None, dtype: DTypeLike = "float32"
 ) -> tuple[Array, NDArray[np.int64]]:
-    """Points on interleaved spiral arms, one arm a class.
+    """Points on interleaved spiral arms, one arm per class.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def spiral_data(
     Returns
     -------
     points : ndarray, shape (samples * classes, 2)
-        In the unit disc, class by class and from the centre outwards.
+        In the unit disc, sorted by class and then from the centre outwards.
     labels : ndarray of int64, shape (samples * classes,)
 
     Examples
@@ -38,8 +38,8 @@ def spiral_data(
     rng = np.random.default_rng(seed_sequence(seed))
     labels = np.repeat(np.arange(classes, dtype=np.int64), samples)
     radius = np.tile(np.linspace(0.0, 1.0, samples), classes)
-    # An arm turns by 10 radians from the centre to the rim, and starts where the last one ended;
-    # the noise has a standard deviation of half a radian.
+    # In radians: an arm turns by 10 from the centre to the rim, arm i starts at 10 * i, and the
+    # noise has a standard deviation of 0.5.
     angle = 10.0 * (labels + radius) + 0.5 * rng.standard_normal(labels.size)
     points = radius[:, None] * np.stack([np.sin(angle), np.cos(angle)], axis=1)
     return points.astype(dtype), labels

@@ -9,12 +9,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from dropwise._backends.protocol import Array
 
-# NumPy is slow along a last axis of a few elements: below this many classes they go first.
+# NumPy is slow along a last axis of a few elements.  With fewer classes than this, matrices are
+# stored class by class.
 _FEW_CLASSES = 32
 
 
 class Loss(Protocol):
-    """What training needs of a loss.  `accuracy` is of the last forward; None: there is none."""
+    """What training needs of a loss.  `accuracy` is that of the last forward, or None."""
 
     def forward(self, y_pred: Array, y: ArrayLike) -> float: ...
 
@@ -30,22 +31,22 @@ class _Pass(NamedTuple):
     scores: Array
     top: Array  # [B], the largest score of each row
     probabilities: Array
-    target: Array | None  # probabilities; None: `label` is all there is
+    target: Array | None  # probabilities; None: classes were given
     label: NDArray[np.intp]  # [B], the target's class
-    position: NDArray[np.intp]  # [B], where in the memory of a matrix that class is
+    position: NDArray[np.intp]  # [B], index of that class in the memory of a matrix
 
 
 def _in_order(matrix: Array) -> Array:
-    """The elements in the order of memory, as a view."""
+    """A flat view of the elements in memory order."""
     return matrix.reshape(-1, order="A")
 
 
 def class_numbers(y: Array, classes: int) -> NDArray[np.intp]:
-    """`y` as indices, if it holds integers in [0, classes)."""
+    """`y` as indices; raises unless it holds integers in [0, classes)."""
     if y.dtype.kind not in "iu":
         raise TypeError(f"y must hold classes as integers, got dtype {y.dtype}")
     label = y.astype(np.intp, copy=False)
-    if label.size and label.view(np.uintp).max() >= classes:  # as such, negative ones are large
+    if label.size and label.view(np.uintp).max() >= classes:  # negative ones are large as unsigned
         raise ValueError(f"y must hold classes in [0, {classes}), got {y.min()} to {y.max()}")
     return label
 
@@ -58,7 +59,7 @@ class SoftmaxCrossEntropy:
     probabilities : ndarray, shape (B, C)
         Of the last forward.
     accuracy : float
-        Share of rows, in the last forward, whose largest score is the target's.
+        Of the last forward: the share of rows whose largest score is that of the target.
 
     Examples
     --------
@@ -72,7 +73,7 @@ class SoftmaxCrossEntropy:
     """
 
     def __init__(self) -> None:
-        self._last: _Pass | None = None
+        self._pass: _Pass | None = None
 
     def forward(self, y_pred: ArrayLike, y: ArrayLike) -> float:
         """The mean cross-entropy.
@@ -91,7 +92,7 @@ class SoftmaxCrossEntropy:
             y_pred = y_pred.astype(np.float64)
         rows, classes = y_pred.shape
         few = classes < _FEW_CLASSES
-        # [C, B] in either case; the order of the memory differs.
+        # [C, B] in both cases, in different memory order.
         by_class = np.ascontiguousarray if few else np.asarray
         scores = by_class(np.ascontiguousarray(y_pred).T)
         target: Array | None = None
@@ -117,7 +118,7 @@ class SoftmaxCrossEntropy:
         if target is not None:
             losses *= np.add.reduce(target, axis=0)
         losses -= log_likelihood
-        self._last = _Pass(scores, top, probabilities, target, label, position)
+        self._pass = _Pass(scores, top, probabilities, target, label, position)
         return float(np.add.reduce(losses, dtype=np.float64) / rows)
 
     def backward(self) -> Array:
@@ -139,24 +140,25 @@ class SoftmaxCrossEntropy:
         if by_class.shape[0] >= _FEW_CLASSES:
             return by_class.T.copy()
         rows = np.empty(by_class.shape[::-1], by_class.dtype)
-        for i, column in enumerate(by_class):  # which are long, unlike the rows
+        for i, column in enumerate(by_class):  # long runs, unlike the rows
             rows[:, i] = column
         return rows
 
     @property
     def accuracy(self) -> float:
         """Of the last forward."""
-        scores, top, _, _, label, position = self._need()
-        if np.count_nonzero(scores == top) == label.size:
-            right = _in_order(scores).take(position) == top
-        else:  # the largest score is there twice, or is NaN: the first counts
-            right = scores.argmax(axis=0) == label
-        return float(np.count_nonzero(right)) / label.size
+        last = self._need()
+        rows = last.label.size
+        if np.count_nonzero(last.scores == last.top) == rows:
+            right = _in_order(last.scores).take(last.position) == last.top
+        else:  # the largest score occurs twice, or is NaN: the first one counts
+            right = last.scores.argmax(axis=0) == last.label
+        return float(np.count_nonzero(right)) / rows
 
     def _need(self) -> _Pass:
-        if self._last is None:
+        if self._pass is None:
             raise RuntimeError("SoftmaxCrossEntropy: backward was called before forward")
-        return self._last
+        return self._pass
 
     def __repr__(self) -> str:
         return "SoftmaxCrossEntropy()"
@@ -182,7 +184,7 @@ class MeanSquaredError:
         self._difference: Array | None = None
 
     def forward(self, y_pred: ArrayLike, y: ArrayLike) -> float:
-        """The mean squared error of arrays of one shape; (B, 1) against (B,) is one, too."""
+        """The mean squared error.  The shapes must be equal, or (B, 1) and (B,)."""
         y_pred = np.asarray(y_pred)
         dtype: Any = y_pred.dtype if y_pred.dtype.kind not in "biu" else np.float64
         y = np.asarray(y)

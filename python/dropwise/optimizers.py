@@ -1,7 +1,7 @@
-"""Optimizers: they change parameters in place.
+"""Optimizers: they update parameters in place.
 
-``step`` takes pairs (parameters, gradient), as ``Layer.parameters()`` gives them, and always the
-same ones in the same order.  Moments and temporaries are allocated at the first step only.
+``step`` takes the pairs (parameters, gradient) of ``Layer.parameters()``, which must be the same
+ones, in the same order, at every step.  The first step allocates all moments and temporaries.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ Pairs = Sequence[tuple[Array, Array]]
 
 
 class Optimizer:
-    """What the optimizers share: the count of steps, the decay, arrays beside each parameter."""
+    """The base of the optimizers: step count, decay, arrays for each parameter."""
 
-    _slots: tuple[str, ...]  # names of the arrays that belong to the state
+    _slots: tuple[str, ...]  # names of the arrays in the state
 
     def __init__(self, learning_rate: float, decay: float) -> None:
         if not (learning_rate >= 0.0 and decay >= 0.0):
@@ -30,7 +30,7 @@ class Optimizer:
         self.learning_rate = learning_rate
         self.decay = decay
         self.iterations = 0
-        self._arrays: list[tuple[Array, ...]] = []  # per parameter: one for each slot, a temporary
+        self._arrays: list[tuple[Array, ...]] = []  # per parameter: a slot each, a temporary
 
     @property
     def current_learning_rate(self) -> float:
@@ -38,7 +38,7 @@ class Optimizer:
         return self.learning_rate / (1.0 + self.decay * self.iterations)
 
     def step(self, parameters: Pairs) -> None:
-        """Change the parameters by their gradients."""
+        """Update the parameters by their gradients."""
         if not self._arrays:
             self._arrays = [
                 (*(np.zeros_like(p) for _ in self._slots), np.empty_like(p)) for p, _ in parameters
@@ -54,7 +54,7 @@ class Optimizer:
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
-        """The count of steps, and copies of the moments."""
+        """The number of steps, and copies of the arrays."""
         slots = {
             f"{name}.{i}": arrays[k].copy()
             for i, arrays in enumerate(self._arrays)
@@ -78,7 +78,7 @@ class SGD(Optimizer):
     ----------
     learning_rate : float
     momentum : float
-        Share of the last update that is added to the next.
+        The share of the last update that is added to the next.
     decay : float
         The rate falls as ``learning_rate / (1 + decay * iterations)``.
 
@@ -122,7 +122,7 @@ class Adam(Optimizer):
     ----------
     learning_rate : float
     beta_1, beta_2 : float in [0, 1)
-        How much of the mean gradient and of the mean squared gradient a step keeps.
+        Decay of the mean gradient and of the mean squared gradient, per step.
     epsilon : float
         Added to the root of the mean square.
     decay : float
@@ -133,8 +133,8 @@ class Adam(Optimizer):
     .. [1] Kingma and Ba, "Adam: a method for stochastic optimization", ICLR (2015).
     """
 
-    # Both are kept as plain discounted sums, sum(beta**age * g): a factor 1 / (1 - beta) larger
-    # than the means, which the update takes out, together with the correction of the start.
+    # Both are discounted sums, sum(beta**age * g): 1 / (1 - beta) times the means m and v.  The
+    # update divides by that factor together with the bias correction.
     _slots = ("sum_gradient", "sum_square")
 
     def __init__(

@@ -1,9 +1,8 @@
-"""Layers and the container that runs them fused."""
+"""The layers: each a function of an array with a gradient."""
 
+from dropwise.layers.activations import ReLU
 from dropwise.layers.base import Layer
 from dropwise.layers.dense import Dense
 from dropwise.layers.dropout import Dropout
-from dropwise.layers.relu import ReLU
-from dropwise.layers.sequential import Sequential
 
-__all__ = ["Dense", "Dropout", "Layer", "ReLU", "Sequential"]
+__all__ = ["Dense", "Dropout", "Layer", "ReLU"]

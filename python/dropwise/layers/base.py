@@ -1,9 +1,9 @@
-"""What every layer has, so that a container can run, train and save it."""
+"""The base of all layers: what a container needs to run, train and save them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -11,14 +11,14 @@ from dropwise._backends.protocol import Array
 
 
 class Layer:
-    """A function of an array with a gradient.
+    """A function of an array, with its gradient.
 
-    A layer of your own overrides `forward` and `backward`.  ``backward`` is the gradient of the
-    last ``forward``, whatever that was called with.
+    A layer of your own overrides `forward` and `backward`.  ``backward`` always gives the gradient
+    of the last ``forward``, in training and at inference.
     """
 
     def forward(self, x: Array, training: bool = True) -> Array:
-        """The layer's result for `x`; what ``backward`` needs is remembered."""
+        """The layer's result for `x`; remembers what ``backward`` needs."""
         raise NotImplementedError
 
     def backward(self, dy: Array) -> Array:
@@ -26,11 +26,11 @@ class Layer:
         raise NotImplementedError
 
     def predict(self, x: Array) -> Array:
-        """The layer's result at inference; nothing is remembered."""
+        """The layer's result at inference; remembers nothing."""
         return self.forward(x, training=False)
 
     def parameters(self) -> list[tuple[Array, Array]]:
-        """Pairs (parameters, gradient) of arrays that an optimizer changes in place."""
+        """Pairs (parameters, gradient); an optimizer changes the parameters in place."""
         return []
 
     def regularization_loss(self) -> float:
@@ -38,10 +38,10 @@ class Layer:
         return 0.0
 
     def reseed(self, sequence: np.random.SeedSequence) -> None:
-        """Take the randomness from `sequence`, unless the layer was given a seed."""
+        """Take all randomness from `sequence`, unless the layer was given a seed."""
 
     def config(self) -> dict[str, Any]:
-        """Arguments that make such a layer again: JSON-safe."""
+        """Constructor arguments that give an equal layer, JSON-safe."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -56,8 +56,24 @@ class Layer:
         return f"{type(self).__name__}({arguments})"
 
 
+LayerClass = TypeVar("LayerClass", bound=type[Layer])
+
+_REGISTERED: dict[str, type[Layer]] = {}
+
+
+def register(layer_class: LayerClass) -> LayerClass:
+    """Class decorator: layers of this class, but not of its subclasses, can be saved in files."""
+    _REGISTERED[layer_class.__name__] = layer_class
+    return layer_class
+
+
+def registered_class(name: str) -> type[Layer] | None:
+    """The registered class of this name."""
+    return _REGISTERED.get(name)
+
+
 def check_gradient(dy: Any, shape: tuple[int, ...], dtype: np.dtype[Any], who: object) -> Array:
-    """`dy` as an array, if it has the shape and dtype of what `who` returned."""
+    """`dy` as an array; raises unless it has the shape and dtype of what `who` returned."""
     gradient: Array = np.asarray(dy)
     same = gradient.dtype == dtype or gradient.dtype.newbyteorder("=") == dtype
     if gradient.shape != shape or not (same or dtype.kind in "biu"):
@@ -68,5 +84,5 @@ def check_gradient(dy: Any, shape: tuple[int, ...], dtype: np.dtype[Any], who: o
 
 
 def no_forward(who: object) -> RuntimeError:
-    """The error of a backward call without a forward call."""
+    """The error for a backward without a forward."""
     return RuntimeError(f"{who}: backward was called before forward")

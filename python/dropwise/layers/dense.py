@@ -1,4 +1,4 @@
-"""The Dense layer: ``x @ weight + bias``, with regularisation in its gradients."""
+"""The Dense layer: ``x @ weight + bias``, with L1 and L2 regularisation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from dropwise import _arguments, _arrays, _dtypes, functional
 from dropwise._backends.protocol import Array
-from dropwise.layers.base import Layer, check_gradient, no_forward
+from dropwise.layers.base import Layer, check_gradient, no_forward, register
 from dropwise.random import Seed, seed_sequence
 
 # The standard deviation of the weights of a [fan_in, fan_out] matrix.
@@ -23,6 +23,7 @@ _DEVIATIONS = {
 INITIALIZERS = tuple(f"{name}_{kind}" for name in _DEVIATIONS for kind in ("uniform", "normal"))
 
 
+@register
 class Dense(Layer):
     """A fully connected layer.
 
@@ -41,15 +42,15 @@ class Dense(Layer):
     seed : int, SeedSequence, Generator or None
         Fixes the initial weights.
     skip_zeros : bool
-        Leave out products with exact zeros, from dropout or ReLU, where that is faster.  A zero
-        then contributes nothing even against a non-finite value; False gives IEEE results.
+        Skip exact zeros, which come from dropout or ReLU, in products where that is faster.  A zero
+        then contributes nothing even if the other factor is not finite; False gives IEEE results.
 
     Attributes
     ----------
     weight : ndarray, shape (in_features, out_features)
     bias : ndarray, shape (out_features,)
     grad_weight, grad_bias : ndarray
-        What the last ``backward`` computed, regularisation included.  Overwritten in place.
+        Set by ``backward``, regularisation included.  The next one overwrites them in place.
 
     Examples
     --------
@@ -86,17 +87,15 @@ class Dense(Layer):
         self.init = init
         self.dtype = _dtypes.float_dtype(dtype)
         self.skip_zeros = bool(skip_zeros)
-        self._wide = np.dtype(np.float32) if self.dtype.itemsize == 2 else self.dtype  # of sums
+        self._wide = np.dtype(np.float32) if self.dtype.itemsize == 2 else self.dtype  # for sums
         self._seed = None if seed is None else seed_sequence(seed)
-        # Weights and, after them, the bias lie in one array: an optimizer needs one pass for both.
+        # One array has the weights and then the bias, so that an optimizer needs one pass for both.
         self._parameters: Array | None = None
         self.gradients = np.zeros((self.in_features + 1) * self.out_features, self.dtype)
-        self._last: tuple[Array, tuple[int, ...]] | None = None
-
-    # ---- parameters
+        self._pass: tuple[Array, tuple[int, ...]] | None = None
 
     def _drawn(self) -> Array:
-        """The parameters; the weights are drawn when someone first asks for them."""
+        """The parameters.  The weights are drawn at first use."""
         if self._parameters is None:
             rng = np.random.default_rng(self._seed)
             shape = (self.in_features, self.out_features)
@@ -155,15 +154,13 @@ class Dense(Layer):
         target[...] = value
 
     def parameters(self) -> list[tuple[Array, Array]]:
-        """One pair of flat arrays: weights then bias, and their gradients."""
+        """One pair of flat arrays: the weights and then the bias, and their gradients."""
         return [(self._drawn(), self.gradients)]
 
     def reseed(self, sequence: np.random.SeedSequence) -> None:
-        """Draw from `sequence`, unless a seed was given or weights are there already."""
+        """Draw the weights from `sequence`, unless there is a seed or they have been drawn."""
         if self._seed is None and self._parameters is None:
             self._seed = sequence
-
-    # ---- computation
 
     def forward(self, x: ArrayLike, training: bool = True) -> Array:
         """``x @ weight + bias``.
@@ -172,7 +169,7 @@ class Dense(Layer):
         ----------
         x : array_like, shape (..., in_features)
         training : bool
-            Makes no difference.
+            Has no effect.
 
         Returns
         -------
@@ -180,7 +177,7 @@ class Dense(Layer):
         """
         rows, lead = _arguments.as_rows(x, self.dtype, self.in_features, self)
         y = self._product(rows)
-        self._last = (rows, lead)
+        self._pass = (rows, lead)
         return y.reshape(*lead, self.out_features)
 
     def _product(self, rows: Array) -> Array:
@@ -193,9 +190,9 @@ class Dense(Layer):
 
     def backward(self, dy: ArrayLike) -> Array:
         """The gradient with respect to `x`; sets ``grad_weight`` and ``grad_bias``."""
-        if self._last is None:
+        if self._pass is None:
             raise no_forward(self)
-        rows, lead = self._last
+        rows, lead = self._pass
         shape = (*lead, self.out_features)
         dy = check_gradient(dy, shape, self.dtype, self).reshape(-1, self.out_features)
         functional.matmul(rows.T, dy, skip_zeros=self.skip_zeros, out=self.grad_weight)
@@ -236,10 +233,8 @@ class Dense(Layer):
             (self.bias_l1, self.bias_l2, value[-n:], gradient[-n:]),
         ]
 
-    # ---- state
-
     def config(self) -> dict[str, Any]:
-        """Arguments that make such a layer again: JSON-safe."""
+        """Constructor arguments that give an equal layer, JSON-safe."""
         config: dict[str, Any] = {
             "in_features": self.in_features,
             "out_features": self.out_features,

@@ -1,10 +1,10 @@
-"""The Dropout layer: a key, a count of streams, and the mask of the last training forward."""
+"""The Dropout layer: a key, the next stream, and what the last forward left for backward."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,20 +12,35 @@ from numpy.typing import ArrayLike, NDArray
 from dropwise import _arguments, _arrays, _dtypes, _memory, functional
 from dropwise._backends import active
 from dropwise._backends.protocol import Array, Bits
-from dropwise.layers.base import Layer, check_gradient, no_forward
+from dropwise.layers.base import Layer, check_gradient, no_forward, register
 from dropwise.random import MaskStreams, Seed, key_from_seed
 
-# What a forward call leaves for backward: shape, dtype, rate (of the mask: 0 at inference), scale,
-# key, stream, offset, shape of the noise array (None: that of x), packed mask (None: make it).
-# A plain tuple, because building anything else shows in calls of a few elements.
-Pass: TypeAlias = (
-    "tuple[tuple[int, ...], np.dtype[Any], float, float, int, int, int, "
-    "tuple[int, ...] | None, Bits | None]"
-)
 
-_SMALL = _memory.LARGE // 8  # elements whose result is a small one in every dtype
+class DropoutPass(NamedTuple):
+    """What a forward leaves for backward."""
+
+    shape: tuple[int, ...]  # of the input
+    dtype: np.dtype[Any]
+    rate: float  # of the mask: 0 at inference
+    scale: float
+    key: int
+    stream: int
+    offset: int
+    noise_shape: tuple[int, ...] | None  # of the noise array; None: that of the input
+    bits: Bits | None  # packed mask; None: backward generates it again
+
+    def noise_spec(self) -> _arrays.NoiseSpec:
+        """The mask and its scale, as the functions on arrays take them."""
+        return _arrays.NoiseSpec(*self[2:8])
 
 
+_new_pass = tuple.__new__  # takes a third of the time of the constructor
+
+# Results of fewer elements are smaller than what `_memory` recycles, whatever their dtype.
+_SMALL = _memory.LARGE // 8
+
+
+@register
 class Dropout(Layer):
     """Set elements to zero at random in training.
 
@@ -34,14 +49,14 @@ class Dropout(Layer):
     rate : float in [0, 1]
         Probability that an element is dropped.
     scaling : {"inverted", "vanilla"}
-        Multiply what is kept by ``1 / (1 - rate)`` in training, or everything by ``1 - rate`` at
-        inference.
+        "inverted" multiplies what is kept by ``1 / (1 - rate)`` in training; "vanilla" multiplies
+        everything by ``1 - rate`` at inference.
     noise_shape : sequence of int or None, optional
-        Shape of the mask: 1 where all elements of a dimension share it, None where they do not.
+        Shape of the mask: 1 for a dimension whose elements share the mask, None for others.
     seed : int, SeedSequence, Generator or None
         Fixes all masks.
     save_mask : bool
-        Keep the mask for ``backward`` (1 bit an element), or keep nothing and make it again.
+        Keep the mask for ``backward``, 1 bit per element; False: generate it again there.
 
     Notes
     -----
@@ -74,10 +89,10 @@ class Dropout(Layer):
         self._save_mask = bool(save_mask)
         self._streams = MaskStreams(key_from_seed(seed))
         self._seeded = seed is not None
-        self._short: Pass | None = None  # an input like this one may go the short way
+        self._fast_path: DropoutPass | None = None  # for inputs of its shape and dtype
         self._bits: Bits | None = None
-        self._last: Pass | None = None
-        self._trained: Pass | None = None  # the last in training
+        self._pass: DropoutPass | None = None  # of the last forward
+        self._training_pass: DropoutPass | None = None  # of the last forward in training
 
     @property
     def rate(self) -> float:
@@ -87,7 +102,7 @@ class Dropout(Layer):
     @rate.setter
     def rate(self, rate: float) -> None:
         self._rate = _arguments.check_rate(rate)
-        self._short = None
+        self._fast_path = None
 
     @property
     def scaling(self) -> str:
@@ -101,7 +116,7 @@ class Dropout(Layer):
 
     @property
     def save_mask(self) -> bool:
-        """Whether the mask is kept for ``backward``, or made again."""
+        """Whether the mask is kept for ``backward``; otherwise it is generated again there."""
         return self._save_mask
 
     def forward(
@@ -118,7 +133,7 @@ class Dropout(Layer):
         ----------
         x : array_like, any shape
         training : bool
-            At inference nothing is dropped, and no stream is taken.
+            False: drop nothing and take no stream.
         out : ndarray, optional
             Where the result goes; may be `x`.
         offset : int
@@ -128,46 +143,42 @@ class Dropout(Layer):
         -------
         ndarray, shape of `x`
         """
-        short = self._short
-        if (
-            short is not None
-            and type(x) is np.ndarray
-            and x.shape == short[0]
-            and x.dtype is short[1]
-            and training
-            and not offset
-            and x.flags.carray
-            and (out is None or _arrays.can_write_directly(x, out))
-        ):
-            # The short way: it decides what calls of a few elements cost.
-            shape, dtype, rate, scale, key, _, _, _, bits = short
-            streams = self._streams
-            stream = streams.next_stream
-            streams.next_stream = stream + 1
-            if out is None:
-                y = np.empty(shape, dtype) if x.size < _SMALL else _memory.empty(shape, dtype)
-            else:
-                y = out
-            active().dropout_forward(x, y, bits, rate, scale, key, stream, 0)
-            self._last = self._trained = (shape, dtype, rate, scale, key, stream, 0, None, bits)
-            return y
+        if self._fast_path is not None and training and not offset and type(x) is np.ndarray:
+            # The fewest steps possible: they decide what calls of a few elements cost.
+            shape, dtype, rate, scale, key, _, _, _, bits = self._fast_path
+            if (
+                x.shape == shape
+                and x.dtype is dtype
+                and x.flags.carray
+                and (out is None or _arrays.can_write_directly(x, out))
+            ):
+                streams = self._streams
+                stream = streams.next_stream
+                streams.next_stream = stream + 1
+                if out is None:
+                    y = np.empty(shape, dtype) if x.size < _SMALL else _memory.empty(shape, dtype)
+                else:
+                    y = out
+                active().dropout_forward(x, y, bits, rate, scale, key, stream, 0)
+                self._pass = self._training_pass = _new_pass(
+                    DropoutPass, (shape, dtype, rate, scale, key, stream, 0, None, bits)
+                )
+                return y
         x = _arguments.as_input(x, keep_integers=training and self._scaling == "vanilla")
         if out is not None:
             _arguments.check_out(out, x.shape, x.dtype)
-        call = self.begin(x.shape, x.dtype, training, offset)
-        _, dtype, rate, scale, key, stream, offset, noise, bits = call
-        spec = _arrays.NoiseSpec(rate, scale, key, stream, offset, noise)
-        y = _arrays.apply_dropout(x, out, bits, spec)
-        if training and x.size and self._noise_shape is None and dtype in _dtypes.STANDARD:
-            self._short = call
+        this = self.begin(x.shape, x.dtype, training, offset)
+        y = _arrays.apply_dropout(x, out, this.bits, this.noise_spec())
+        if training and x.size and self._noise_shape is None and this.dtype in _dtypes.STANDARD:
+            self._fast_path = this
         return y
 
     def begin(
         self, shape: tuple[int, ...], dtype: np.dtype[Any], training: bool, offset: int = 0
-    ) -> Pass:
-        """Take a stream and remember the pass: what ``forward`` does before it computes.
+    ) -> DropoutPass:
+        """What ``forward`` does before it computes: take a stream, and record the pass.
 
-        The caller fills the packed mask, if there is one.
+        The caller then writes the packed mask, if the record has one.
         """
         noise = _arguments.check_noise_shape(self._noise_shape, shape)
         size = math.prod(shape if noise is None else noise)
@@ -175,15 +186,18 @@ class Dropout(Layer):
         rate, scale = _dtypes.rate_and_scale(self._rate, self._scaling, training, dtype)
         streams = self._streams
         stream = streams.next_stream
-        bits = self._room(size) if training else None
-        self._last = (shape, dtype, rate, scale, streams.key, stream, offset, noise, bits)
+        bits = self._mask_memory(size) if training else None
+        this = _new_pass(
+            DropoutPass, (shape, dtype, rate, scale, streams.key, stream, offset, noise, bits)
+        )
+        self._pass = this
         if training:
             streams.next_stream = stream + 1
-            self._trained = self._last
-        return self._last
+            self._training_pass = this
+        return this
 
-    def _room(self, size: int) -> Bits | None:
-        """Memory for a mask, if it is saved: that of the last mask, which is void from here on."""
+    def _mask_memory(self, size: int) -> Bits | None:
+        """Memory for a mask that is saved; it overwrites the last one."""
         if not self._save_mask:
             return None
         n_bytes = (size + 7) >> 3
@@ -200,12 +214,13 @@ class Dropout(Layer):
         out : ndarray, optional
             Where the result goes; may be `dy`.
         """
-        if self._last is None:
+        last = self._pass
+        if last is None:
             raise no_forward(self)
-        shape, dtype, rate, scale, key, stream, offset, noise, bits = self._last
+        shape, dtype, _, scale, _, _, _, noise, bits = last
         if type(dy) is np.ndarray and dy.dtype is dtype and dy.shape == shape:
             if out is None and bits is not None and noise is None and dy.flags.carray:
-                # The short way.
+                # The fewest steps possible, as in forward.
                 dx = np.empty(shape, dtype) if dy.size < _SMALL else _memory.empty(shape, dtype)
                 active().apply_bits(dy, dx, bits, scale)
                 return dx
@@ -215,23 +230,23 @@ class Dropout(Layer):
             _arguments.check_out(out, dy.shape, dy.dtype)
         if bits is not None:
             return _arrays.apply_mask(dy, out, bits, scale, noise)
-        spec = _arrays.NoiseSpec(rate, scale, key, stream, offset, noise)
-        return _arrays.apply_dropout(dy, out, None, spec)
+        return _arrays.apply_dropout(dy, out, None, last.noise_spec())
 
     def predict(self, x: ArrayLike) -> Array:
-        """``forward(x, training=False)``, but remembers nothing."""
+        """Like ``forward(x, training=False)``, but remembers nothing."""
         return functional.dropout(x, self._rate, key=0, scaling=self._scaling, training=False)
 
     @property
     def mask(self) -> NDArray[np.bool_]:
         """The mask of the last training forward: bool, True where kept."""
-        if self._trained is None:
+        if self._training_pass is None:
             raise RuntimeError(f"{self}: there is no mask before a training forward")
-        shape, _, rate, _, key, stream, offset, noise, bits = self._trained
-        if noise is not None:
-            shape = noise
+        last = self._training_pass
+        shape = last.shape if last.noise_shape is None else last.noise_shape
+        bits = last.bits
         if bits is None:
-            bits = _arrays.make_bits(math.prod(shape), rate, key, stream, offset)
+            size = math.prod(shape)
+            bits = _arrays.make_bits(size, last.rate, last.key, last.stream, last.offset)
         return _arrays.unpack_bits(bits, shape)
 
     def reseed(self, sequence: np.random.SeedSequence) -> None:
@@ -240,7 +255,7 @@ class Dropout(Layer):
             self._set_streams(MaskStreams(key_from_seed(sequence)))
 
     def config(self) -> dict[str, Any]:
-        """Arguments that make such a layer again: JSON-safe."""
+        """Constructor arguments that give an equal layer, JSON-safe."""
         noise = None if self._noise_shape is None else list(self._noise_shape)
         options = {
             "scaling": (self._scaling, "inverted"),
@@ -261,4 +276,4 @@ class Dropout(Layer):
     def _set_streams(self, streams: MaskStreams) -> None:
         self._streams = streams
         self._seeded = True
-        self._short = None  # it has the key
+        self._fast_path = None  # its key is an old one

@@ -21,9 +21,6 @@ def sample(shape=(50, 30), dtype=np.float32):
     return np.random.default_rng(0).standard_normal(shape).astype(dtype)
 
 
-# ---- masks -------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("save_mask", [True, False])
 def test_each_training_forward_takes_the_next_stream(save_mask):
     drop = dw.Dropout(0.3, seed=4, save_mask=save_mask)
@@ -43,7 +40,7 @@ def test_inference_takes_no_stream_and_drops_nothing():
 
 
 def test_the_first_and_later_calls_give_the_same_result():
-    """Later ones of the same shape and dtype go a shorter way."""
+    """Later calls of the same shape and dtype take a fast path."""
     x = sample()
     a, b = dw.Dropout(0.3, seed=4), dw.Dropout(0.3, seed=4)
     for like in (x, x, x[:9], x[:9], x.astype(np.float64), x, x):
@@ -106,9 +103,6 @@ def test_the_rate_may_change_between_calls():
         drop.rate = 2
 
 
-# ---- gradient ----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("save_mask", [True, False])
 @pytest.mark.parametrize("scaling", ["inverted", "vanilla"])
 @pytest.mark.parametrize("noise_shape", [None, (1, None), (None, 1)])
@@ -117,7 +111,7 @@ def test_the_gradient_is_that_of_the_forward(save_mask, scaling, noise_shape, tr
     drop = dw.Dropout(0.3, scaling=scaling, noise_shape=noise_shape, seed=1, save_mask=save_mask)
     x = sample(dtype=np.float64)
     y = drop.forward(x, training)
-    # The layer is linear, so that its gradient is the factor of each element.
+    # The layer is linear: its gradient is the factor of each element.
     np.testing.assert_allclose(drop.backward(x), y, rtol=1e-15)
 
 
@@ -194,11 +188,8 @@ def test_integers_with_vanilla_scaling_take_a_gradient_of_floats():
     assert y.dtype == np.dtype(int)
     dx = drop.backward(np.full(100, 0.1))
     np.testing.assert_array_equal(dx, np.where(drop.mask, 0.1, 0))
-    # and inference after it is inference of floats
+    # inference after it converts to floats
     assert drop.forward(np.arange(100), training=False).dtype == np.float64
-
-
-# ---- out, offset -------------------------------------------------------------------------------
 
 
 def test_out_takes_both_results():
@@ -251,9 +242,6 @@ def test_an_empty_array_may_come_at_any_time(shape):
         x = np.empty(shape, np.float32)
         assert drop.forward(x).shape == drop.backward(x).shape == drop.mask.shape == shape
         drop.forward(sample())
-
-
-# ---- state -------------------------------------------------------------------------------------
 
 
 def test_the_same_seed_gives_the_same_masks_and_none_gives_others():
@@ -315,7 +303,7 @@ def test_what_is_kept_for_backward_is_a_bit_per_element_or_nothing(n):
 
 
 def arrays_of(layer):
-    """The different arrays that a layer holds on to."""
+    """The different arrays that a layer holds."""
     found = {}
     for value in vars(layer).values():
         for item in value if isinstance(value, tuple) else (value,):

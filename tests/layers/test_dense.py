@@ -24,9 +24,6 @@ def integers(shape, dtype=np.float32, density=1.0):
     return (rng.integers(-8, 9, shape) * (rng.random(shape) < density)).astype(dtype)
 
 
-# ---- computation -------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("skip_zeros", [True, False])
 @pytest.mark.parametrize("density", [0.02, 0.3, 1.0])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -116,9 +113,6 @@ def test_backward_is_the_gradient_of_the_last_forward():
     np.testing.assert_array_equal(dense.grad_weight, x.T @ dy)
 
 
-# ---- gradients ---------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "penalties",
     [
@@ -141,9 +135,6 @@ def test_the_regularization_loss_is_the_sum_of_its_four_parts():
     dense.weight, dense.bias = [[1, -2], [0, 3]], [-1, 2]
     assert dense.regularization_loss() == 1 * 6 + 10 * 14 + 100 * 3 + 1000 * 5
     assert dw.Dense(2, 2).regularization_loss() == 0
-
-
-# ---- parameters --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("init", [*INITIALIZERS, 0.01])
@@ -198,9 +189,6 @@ def test_parameters_and_gradients_are_views_of_what_optimizers_get():
         (dense.grad_bias, 6),
     ]:
         assert (array == value).all()
-
-
-# ---- errors ------------------------------------------------------------------------------------
 
 
 def test_the_wrong_number_of_columns_is_an_error_that_names_both():
@@ -267,9 +255,6 @@ def test_parameters_of_another_shape_are_an_error():
 def test_bad_arguments_are_errors_at_once(arguments, error, message):
     with pytest.raises(error, match=message):
         dw.Dense(**({"in_features": 2, "out_features": 3} | arguments))
-
-
-# ---- state -------------------------------------------------------------------------------------
 
 
 def test_the_state_restores_the_parameters():

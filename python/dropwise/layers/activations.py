@@ -1,4 +1,4 @@
-"""The ReLU layer."""
+"""Activation layers."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from numpy.typing import ArrayLike
 
 from dropwise import _arguments, _arrays, functional
 from dropwise._backends.protocol import Array, Bits
-from dropwise.layers.base import Layer, check_gradient, no_forward
+from dropwise.layers.base import Layer, check_gradient, no_forward, register
 
 
+@register
 class ReLU(Layer):
-    """``max(x, 0)``; NaN stays NaN.  Keeps 1 bit an element for ``backward``.
+    """``max(x, 0)``; NaN stays NaN.  Keeps 1 bit per element for ``backward``.
 
     Examples
     --------
@@ -26,7 +27,7 @@ class ReLU(Layer):
     """
 
     def __init__(self) -> None:
-        self._last: tuple[tuple[int, ...], np.dtype[Any], Bits] | None = None
+        self._pass: tuple[tuple[int, ...], np.dtype[Any], Bits] | None = None
 
     def forward(self, x: ArrayLike, training: bool = True, *, out: Array | None = None) -> Array:
         """``max(x, 0)``, in `out` if given; the same in training and at inference."""
@@ -35,19 +36,19 @@ class ReLU(Layer):
             _arguments.check_out(out, x.shape, x.dtype)
         shape, dtype = x.shape, x.dtype
         y, bits = _arrays.apply_relu(x, out)
-        self._last = (shape, dtype, bits)
+        self._pass = (shape, dtype, bits)
         return y
 
     def backward(self, dy: ArrayLike, *, out: Array | None = None) -> Array:
         """`dy` where the last `x` was positive (or NaN), 0 elsewhere."""
-        if self._last is None:
+        if self._pass is None:
             raise no_forward(self)
-        shape, dtype, bits = self._last
+        shape, dtype, bits = self._pass
         dy = _arguments.as_input(check_gradient(dy, shape, dtype, self), keep_integers=True)
         if out is not None:
             _arguments.check_out(out, dy.shape, dy.dtype)
         return _arrays.apply_mask(dy, out, bits, 1.0, None)
 
     def predict(self, x: ArrayLike) -> Array:
-        """``max(x, 0)``; nothing is remembered."""
+        """``max(x, 0)``; remembers nothing."""
         return functional.relu(x)

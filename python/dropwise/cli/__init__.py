@@ -1,0 +1,26 @@
+"""The command line: train the spiral network, show what this installation has.
+
+The extra ``cli`` brings the progress bar (tqdm) and the picture (matplotlib); training runs without
+them, too.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from dropwise.cli.errors import UserError
+from dropwise.cli.parser import make_parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (None: that of the process) and return its exit status."""
+    args = make_parser().parse_args(argv)
+    try:
+        status: int = args.command(args)
+    except UserError as error:
+        print(f"dropwise: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return status

@@ -1,0 +1,64 @@
+"""Monte Carlo dropout."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import dropwise as dw
+from networks import chain, sample
+
+pytestmark = pytest.mark.usefixtures("backend")
+
+
+@pytest.mark.parametrize("spec", ["5 64 R D 3", "5 64 R D 64 R D 3", "5 D 64 R D 3", "5 64 R D"])
+@pytest.mark.parametrize("noise_shape", [None, (1, None)])
+@pytest.mark.parametrize("rows", [1, 300])
+def test_predict_mc_has_the_mean_and_deviation_of_many_training_forwards(spec, noise_shape, rows):
+    n = 400
+    net = dw.Sequential(chain(spec, noise_shape=noise_shape))
+    x = sample(rows, 5)
+    mean, std = net.predict_mc(x, n)
+    samples = np.stack([net.forward(x) for _ in range(n)])
+    assert mean.shape == std.shape == samples.shape[1:]
+    error = samples.std(axis=0) * np.sqrt(2 / n)
+    # 6 sigma of the difference of two means, 2e-9 for each of up to 20000 values
+    assert (abs(mean - samples.mean(axis=0)) <= 6 * error + 1e-12).all()
+    # Estimates of a deviation vary, more so where the values have heavy tails.
+    assert abs(std.mean() / samples.std(axis=0).mean() - 1) < 0.2
+
+
+def test_predict_mc_with_the_same_seed_is_the_same():
+    x = sample(7, 5)
+    a, b = (dw.Sequential(chain("5 64 R D 3")).predict_mc(x, 50) for _ in range(2))
+    np.testing.assert_array_equal(a, b)
+
+
+def test_predict_mc_of_a_network_without_dropout_does_not_vary():
+    net = dw.Sequential(chain("5 7 R 3"))
+    mean, std = net.predict_mc(sample(4, 5), 10)
+    np.testing.assert_allclose(mean, net.predict(sample(4, 5)), rtol=1e-12)
+    np.testing.assert_array_equal(std, np.zeros((4, 3)))
+
+
+def test_predict_mc_transforms_each_sample():
+    net = dw.Sequential(chain("5 64 R D 3"))
+    mean, std = net.predict_mc(sample(4, 5), 30, transform=lambda y: y > 0)
+    assert ((mean >= 0) & (mean <= 1)).all()
+    np.testing.assert_allclose(std**2, mean * (1 - mean), atol=1e-12)
+
+
+def test_predict_mc_keeps_the_digits_of_a_large_mean():
+    net = dw.Sequential(chain("5 64 R D 3"))
+    small = net.predict_mc(sample(4, 5), 64)[1]
+    shifted = dw.Sequential(chain("5 64 R D 3"))
+    shifted.layers[-1].bias += 1e8
+    np.testing.assert_allclose(shifted.predict_mc(sample(4, 5), 64)[1], small, rtol=1e-5)
+
+
+def test_after_predict_mc_backward_needs_a_forward():
+    net = dw.Sequential(chain("5 7 D 3"))
+    net.forward(sample(4, 5))
+    net.predict_mc(sample(4, 5), 2)
+    with pytest.raises(RuntimeError, match="backward was called before forward"):
+        net.backward(np.ones((4, 3)))
