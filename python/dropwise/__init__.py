@@ -9,7 +9,7 @@ from dropwise._backends import (
 )
 from dropwise._config import show_config
 from dropwise.layers import Dense, Dropout, Layer, ReLU, Sequential
-from dropwise.losses import MeanSquaredError, SoftmaxCrossEntropy
+from dropwise.losses import BinaryCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
 from dropwise.optimizers import SGD, Adam
 
 __version__ = "0.1.0"
@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 __all__ = [
     "SGD",
     "Adam",
+    "BinaryCrossEntropy",
     "Dense",
     "Dropout",
     "Layer",

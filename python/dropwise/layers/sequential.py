@@ -17,7 +17,7 @@ from dropwise.layers.dense import Dense
 from dropwise.layers.dropout import Dropout
 from dropwise.layers.fused import Chain, Flow, Group, Plain, Trace, Workspace, plan
 from dropwise.layers.relu import ReLU
-from dropwise.losses import Loss
+from dropwise.losses import Loss, accuracy_of
 from dropwise.optimizers import Optimizer
 from dropwise.random import Seed, key_from_seed, seed_sequence, spawn
 
@@ -400,14 +400,14 @@ class Sequential(Layer):
         """One update; data loss, regularisation loss and accuracy before it."""
         data_loss = loss.forward(self.forward(x), y)
         penalty = self.regularization_loss()
-        accuracy = loss.accuracy
+        accuracy = accuracy_of(loss)
         self.backward(loss.backward(), input_grad=False)
         optimizer.step(self.parameters())
         return data_loss, penalty, accuracy
 
     def evaluate(self, x: ArrayLike, y: ArrayLike, *, loss: Loss) -> tuple[float, float | None]:
         """Data loss and accuracy (None if the loss knows none) at inference."""
-        return loss.forward(self.predict(x), y), loss.accuracy
+        return loss.forward(self.predict(x), np.asarray(y)), accuracy_of(loss)
 
     def _as_input(self, x: ArrayLike) -> Array:
         """Training data in the network's dtype, converted once and not at each step."""
