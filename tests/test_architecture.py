@@ -24,7 +24,7 @@ PYTHON_ORDER = [
     ["network"],
     ["layers", "losses", "optimizers", "datasets"],
     ["functional", "_config"],
-    ["_arrays"],
+    ["_arrays", "_updates"],
     ["_arguments"],
     ["_dtypes", "_memory", "random"],
     ["_backends"],

@@ -11,13 +11,14 @@ from dropwise._backends import (
 from dropwise._config import show_config
 from dropwise._version import __version__
 from dropwise.layers import Dense, Dropout, Layer, ReLU
-from dropwise.losses import MeanSquaredError, SoftmaxCrossEntropy
+from dropwise.losses import BinaryCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
 from dropwise.network import Sequential
 from dropwise.optimizers import SGD, Adam
 
 __all__ = [
     "SGD",
     "Adam",
+    "BinaryCrossEntropy",
     "Dense",
     "Dropout",
     "Layer",

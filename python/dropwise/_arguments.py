@@ -113,3 +113,65 @@ def as_rows(
         raise TypeError(f"{who} needs real numbers, got dtype {x.dtype}")
     lead = x.shape[:-1]
     return as_operand(x, np.dtype(dtype)).reshape(-1, features), lead
+
+
+def check_number(
+    value: Any, name: str, *, least: float = 0.0, below: float = float("inf")
+) -> float:
+    """`value` as a plain float in [least, below)."""
+    wrong = (bool, np.bool_, str, bytes, complex, np.complexfloating)
+    try:
+        if isinstance(value, wrong) or np.ndim(value) != 0:
+            raise TypeError
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number, got {value!r}") from None
+    except OverflowError:
+        number = float("inf")
+    if not least <= number < below:
+        finite = below == float("inf")
+        wanted = f"finite and at least {least:g}" if finite else f"in [{least:g}, {below:g})"
+        raise ValueError(f"{name} must be {wanted}, got {value!r}")
+    return number
+
+
+def as_real_array(x: Any, name: str) -> Array:
+    """`x` as an array of real numbers in native byte order."""
+    if type(x) is np.ndarray and x.dtype in STANDARD:
+        return x
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{name} must be a plain array, got a masked one; use .filled(...)")
+    if hasattr(x, "toarray"):
+        raise TypeError(f"{name} must be dense, got {type(x).__name__}; use .toarray()")
+    array: Array = np.asarray(x)
+    if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
+        raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
+    return array if array.dtype.isnative else array.astype(native(array.dtype))
+
+
+def check_finite(x: Array, name: str) -> None:
+    """Raise if `x`, of at least one dimension, holds a NaN or an infinity; name its row."""
+    good = np.isfinite(x)
+    if not good.all():
+        where = np.unravel_index(int(good.argmin()), x.shape)
+        raise ValueError(f"{name} must be finite, got {x[where]} in row {where[0]}")
+
+
+def as_row_shares(sample_weight: Any, rows: int) -> Array | None:
+    """What share of a mean each row has, float64 [rows]; None for no weights: equal shares."""
+    if sample_weight is None:
+        return None
+    weight = as_real_array(sample_weight, "sample_weight")
+    if weight.shape != (rows,):
+        raise ValueError(f"sample_weight must have shape ({rows},), got {weight.shape}")
+    weight = weight.astype(np.float64, copy=False)
+    check_finite(weight, "sample_weight")
+    if weight.min() < 0.0:
+        row = int(weight.argmin())
+        raise ValueError(f"sample_weight must not be negative, got {weight[row]} in row {row}")
+    with np.errstate(over="ignore"):
+        total = float(weight.sum())
+    if not 0.0 < total < float("inf"):
+        raise ValueError(f"sample_weight must have a positive and finite sum, got {total}")
+    shares: Array = weight / total
+    return shares

@@ -14,7 +14,7 @@ from dropwise.layers.activations import ReLU
 from dropwise.layers.base import Layer, check_gradient, no_forward, register
 from dropwise.layers.dense import Dense
 from dropwise.layers.dropout import Dropout
-from dropwise.losses import Loss
+from dropwise.losses import Loss, accuracy_of
 from dropwise.network import files, monte_carlo, training
 from dropwise.network.blocks import ForwardRecord
 from dropwise.network.fused import FusedLayers
@@ -244,7 +244,7 @@ class Sequential(Layer):
 
     def evaluate(self, x: ArrayLike, y: ArrayLike, *, loss: Loss) -> tuple[float, float | None]:
         """Data loss and accuracy at inference; the accuracy is None if the loss has none."""
-        return loss.forward(self.predict(x), y), loss.accuracy
+        return loss.forward(self.predict(x), np.asarray(y)), accuracy_of(loss)
 
     def parameters(self) -> list[tuple[Array, Array]]:
         """Pairs (parameters, gradient) of all layers."""

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from dropwise._backends.protocol import Array
 from dropwise.layers.base import Layer
 from dropwise.layers.dense import Dense
-from dropwise.losses import Loss
+from dropwise.losses import Loss, accuracy_of
 from dropwise.network.workspace import Workspace
 from dropwise.optimizers import Optimizer
 
@@ -79,7 +79,7 @@ def training_step(
 ) -> StepFigures:
     """Update the parameters once, with the gradients of one batch."""
     data_loss = loss.forward(network.forward(x), y)
-    figures = StepFigures(data_loss, network.regularization_loss(), loss.accuracy)
+    figures = StepFigures(data_loss, network.regularization_loss(), accuracy_of(loss))
     network.backward(loss.backward(), input_grad=False)
     optimizer.step(network.parameters())
     return figures

@@ -382,6 +382,7 @@ class _Optimizer:
             step = self._new()
             setattr(layer, name, step)
         step.learning_rate, step.iterations = self.current_learning_rate, self.iterations
+        step.unbind()  # readers assign other arrays to a layer
         step.step([(layer.weights, layer.dweights), (layer.biases, layer.dbiases)])
 
     def post_update_params(self) -> None:

@@ -1,0 +1,21 @@
+"""Losses: ``forward`` gives the mean over the rows of a batch, ``backward`` its gradient.
+
+What a forward leaves for backward is one record, set when the value is there.  It refers to
+`y_pred` and `y` rather than to copies: change them after ``backward``.  Copies and pickles of a
+loss have no record.
+"""
+
+from dropwise.losses.base import Loss, accuracy_of, takes_sample_weight
+from dropwise.losses.binary import BinaryCrossEntropy
+from dropwise.losses.softmax import SoftmaxCrossEntropy, class_numbers
+from dropwise.losses.squared import MeanSquaredError
+
+__all__ = [
+    "BinaryCrossEntropy",
+    "Loss",
+    "MeanSquaredError",
+    "SoftmaxCrossEntropy",
+    "accuracy_of",
+    "class_numbers",
+    "takes_sample_weight",
+]

@@ -1,0 +1,234 @@
+"""Softmax and cross-entropy: one of several classes."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dropwise._arguments import as_real_array, as_row_shares
+from dropwise._backends.protocol import Array
+from dropwise._dtypes import F64
+from dropwise.losses.base import BuiltInLoss, as_scores, mean_of_rows, share_of, wide_dtype
+
+# NumPy is slow along a last axis of a few elements: below this many classes they go first.
+_FEW_CLASSES = 32
+
+
+def class_numbers(y: Array, classes: int) -> NDArray[np.intp]:
+    """`y` as indices, if it holds integers in [0, classes)."""
+    if y.dtype.kind not in "iu":
+        raise TypeError(f"y must hold classes as integers, got dtype {y.dtype}")
+    label = y.astype(np.intp, copy=False)
+    if label.size and label.view(np.uintp).max() >= classes:  # as such, negative ones are large
+        raise ValueError(f"y must hold classes in [0, {classes}), got {y.min()} to {y.max()}")
+    return label
+
+
+class _ClassScores(NamedTuple):
+    """What a forward of cross-entropy leaves.  Matrices are [C, B]."""
+
+    scores: Array
+    top: Array  # [B], the largest score of each row
+    probabilities: Array
+    target: Array | None  # probabilities; None: `label` is all there is
+    label: NDArray[np.intp]  # [B], the target's class
+    position: NDArray[np.intp]  # [B], where in the memory of a matrix that class is
+    shares: Array | None
+    dtype: np.dtype[Any]  # of y_pred
+
+
+def _in_order(matrix: Array) -> Array:
+    """The elements in the order of memory, as a view."""
+    return matrix.reshape(-1, order="A")
+
+
+def _check_probabilities(y: Array) -> None:
+    """Raise unless the rows of `y` [B, C] are not negative and sum to 1."""
+    kind, short = y.dtype.kind, y.dtype.itemsize == 2
+    dtype = F64 if kind in "biu" else wide_dtype(y.dtype)
+    # Probabilities that were rounded are fine: each may be off by half a unit of the last place.
+    tolerance = {"f": 4e-3, "V": 3e-2}.get(kind, 0.0) if short else 1e-5
+    with np.errstate(all="ignore"):
+        total = y.astype(dtype, copy=False) @ np.ones(y.shape[1], dtype)
+    if y.min() >= 0 and total.min() >= 1 - tolerance and total.max() <= 1 + tolerance:
+        return
+    good = (np.abs(total - 1.0) <= tolerance) & (y >= 0).all(axis=1)
+    row = int(good.argmin())
+    raise ValueError(
+        "y must hold probabilities: rows that are not negative and sum to 1, "
+        f"got row {row} with minimum {float(y[row].min()):.6g} and sum {float(total[row]):.6g}"
+    )
+
+
+class SoftmaxCrossEntropy(BuiltInLoss[_ClassScores]):
+    """Softmax over the last axis, and cross-entropy with the target classes.
+
+    Attributes
+    ----------
+    probabilities : ndarray, shape (B, C), dtype of `y_pred`
+        Of the last forward.
+    accuracy : float
+        Share of rows, in the last forward, whose largest score is the target's; weighted, if the
+        rows have weights.
+
+    Notes
+    -----
+    float16 and bfloat16 scores are computed with in float32.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import dropwise as dw
+    >>> loss = dw.SoftmaxCrossEntropy()
+    >>> round(loss.forward(np.log([[0.7, 0.1, 0.2]]), [0]), 6)  # -log(0.7)
+    0.356675
+    >>> loss.backward().round(6)
+    array([[-0.3,  0.1,  0.2]])
+    """
+
+    def forward(
+        self, y_pred: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> float:
+        """The mean cross-entropy.
+
+        Parameters
+        ----------
+        y_pred : array_like, shape (B, C) with C >= 2
+            Scores (logits).
+        y : array_like, shape (B,) of int, or (B, C)
+            The class of each row, or its probabilities (one-hot or soft).
+        sample_weight : array_like, shape (B,), optional
+            Weights of the rows: the loss is ``sum(weight * row_loss) / sum(weight)``.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        ValueError
+            For shapes that do not fit, one output, class numbers out of range, probabilities that
+            are negative or do not sum to 1, weights that are negative, not finite or all zero.
+        TypeError
+            For dtypes that are not real, masked and sparse arrays, classes that are not integers.
+        """
+        self._last = None
+        y_pred = as_scores(y_pred)
+        y, shares = self._arguments(y, y_pred.shape, sample_weight)
+        dtype = y_pred.dtype
+        rows, classes = y_pred.shape
+        few = classes < _FEW_CLASSES
+        # [C, B] in either case; the order of the memory differs.
+        by_class = np.ascontiguousarray if few else np.asarray
+        scores = by_class(np.ascontiguousarray(y_pred, wide_dtype(dtype)).T)
+        target: Array | None = None
+        if y.ndim == 1:
+            label = y
+        else:
+            target = by_class(y.T.astype(scores.dtype, copy=False))
+            label = target.argmax(axis=0)
+        row = np.arange(rows)
+        position = label * rows + row if few else row * classes + label
+        with np.errstate(all="ignore"):
+            top = np.maximum.reduce(scores, axis=0)
+            shifted = scores - top
+            if target is None:
+                log_likelihood = _in_order(shifted).take(position)
+            else:
+                log_likelihood = _expected(shifted, target)
+            probabilities = np.exp(shifted, out=shifted)
+            total = np.add.reduce(probabilities, axis=0)
+            probabilities /= total
+            losses = np.log(total, out=total)
+            if target is not None:
+                losses *= np.add.reduce(target, axis=0)
+            losses -= log_likelihood
+            value = mean_of_rows(losses, shares)
+        self._last = _ClassScores(
+            scores, top, probabilities, target, label, position, shares, dtype
+        )
+        return value
+
+    def _arguments(
+        self, y: Any, shape: tuple[int, ...], sample_weight: Any
+    ) -> tuple[Array, Array | None]:
+        """The targets, checked: class numbers [B] or probabilities [B, C]; and the rows' shares."""
+        if len(shape) != 2 or 0 in shape:
+            raise ValueError(f"y_pred must have shape (B, C), got {shape}")
+        if shape[1] == 1:
+            raise ValueError(
+                "SoftmaxCrossEntropy needs at least 2 outputs: the softmax of one is always 1; "
+                f"got y_pred of shape {shape}; use BinaryCrossEntropy"
+            )
+        y = as_real_array(y, "y")
+        if y.shape == shape[:1]:
+            y = class_numbers(y, shape[1])
+        elif y.shape == shape:
+            _check_probabilities(y)
+        else:
+            raise ValueError(f"y must have shape ({shape[0]},) or {shape}, got {y.shape}")
+        return y, as_row_shares(sample_weight, shape[0])
+
+    def backward(self) -> Array:
+        """The gradient with respect to `y_pred`, in its shape (B, C) and dtype.
+
+        Raises
+        ------
+        RuntimeError
+            If there was no forward, or the last one failed.
+        """
+        last = self._need("backward was called")
+        rows = last.label.size
+        dtype = last.scores.dtype
+        if last.shares is None:
+            share: Any = 1.0 / rows
+        else:
+            share = last.shares.astype(dtype)
+        if last.target is None:
+            equal = last.shares is None
+            gradient = last.probabilities / rows if equal else last.probabilities * share
+            _in_order(gradient)[last.position] -= share
+        elif last.shares is None:
+            gradient = last.probabilities * (last.target.sum(axis=0) / rows)
+            gradient -= last.target / rows
+        else:
+            gradient = last.probabilities * last.target.sum(axis=0)
+            gradient -= last.target
+            gradient *= share
+        return gradient.T.astype(last.dtype, copy=False)
+
+    @property
+    def probabilities(self) -> Array:
+        """Of the last forward; a new array."""
+        last = self._need("probabilities was read")
+        by_class = last.probabilities
+        if by_class.shape[0] >= _FEW_CLASSES:
+            return by_class.T.astype(last.dtype)
+        rows = np.empty(by_class.shape[::-1], last.dtype)
+        for i, column in enumerate(by_class):  # which are long, unlike the rows
+            rows[:, i] = column
+        return rows
+
+    @property
+    def accuracy(self) -> float:
+        """Of the last forward."""
+        last = self._need("accuracy was read")
+        if np.count_nonzero(last.scores == last.top) == last.label.size:
+            right = _in_order(last.scores).take(last.position) == last.top
+        else:  # the largest score is there twice, or is NaN: the first counts
+            right = last.scores.argmax(axis=0) == last.label
+        if last.shares is None:
+            return float(np.count_nonzero(right)) / last.label.size
+        return share_of(right, last.shares)
+
+
+def _expected(values: Array, target: Array) -> Array:
+    """``sum(values * target)`` over the classes; a probability of 0 takes nothing of -inf."""
+    product = values * target
+    total: Array = np.add.reduce(product, axis=0)
+    if np.isnan(total).any():
+        product[target == 0] = 0
+        total = np.add.reduce(product, axis=0)
+    return total
