@@ -10,9 +10,9 @@ from dropwise._backends import (
 )
 from dropwise._config import show_config
 from dropwise._version import __version__
-from dropwise.layers import Dense, Dropout, Layer, ReLU
+from dropwise.layers import Dense, Dropout, Layer, ReLU, Sigmoid, Tanh
 from dropwise.losses import BinaryCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
-from dropwise.network import Sequential
+from dropwise.network import Epoch, Sequential, load_checkpoint
 from dropwise.optimizers import SGD, Adam
 
 __all__ = [
@@ -21,17 +21,21 @@ __all__ = [
     "BinaryCrossEntropy",
     "Dense",
     "Dropout",
+    "Epoch",
     "Layer",
     "MeanSquaredError",
     "ReLU",
     "Sequential",
+    "Sigmoid",
     "SoftmaxCrossEntropy",
+    "Tanh",
     "__version__",
     "available_backends",
     "backend",
     "datasets",
     "functional",
     "get_num_threads",
+    "load_checkpoint",
     "random",
     "set_backend",
     "set_num_threads",

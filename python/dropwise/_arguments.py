@@ -5,8 +5,9 @@ A check returns the normalised value, or raises with what was expected and what 
 
 from __future__ import annotations
 
+import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from dropwise._backends.protocol import Array
 from dropwise._dtypes import F64, STANDARD, native
-from dropwise.random import KEY_END, STREAM_END
+from dropwise.random import KEY_END, MASK_CONTRACT, STREAM_END, MaskStreams
 
 _SCALINGS = ("inverted", "vanilla")
 
@@ -39,22 +40,43 @@ def check_scaling(scaling: str) -> str:
     return scaling
 
 
-def check_key(key: int, stream: int) -> None:
-    """Raise unless both are integers in the contract's range."""
-    if not 0 <= operator.index(key) < KEY_END:
-        raise ValueError(f"key must be in [0, 2**64), got {key!r}")
-    if not 0 <= operator.index(stream) < STREAM_END:
-        raise ValueError(f"stream must be in [0, 2**56), got {stream!r}")
+def as_key(key: int) -> int:
+    """A key of the mask contract."""
+    return _as_unsigned(key, "key", KEY_END)
 
 
-def check_offset(offset: int, size: int) -> None:
-    """Raise unless elements ``offset`` to ``offset + size`` have 64-bit indices."""
-    if not 0 <= operator.index(offset) <= KEY_END - size:
-        raise ValueError(f"offset must be in [0, 2**64 - {size}], got {offset!r}")
+def as_stream(stream: int) -> int:
+    """A stream of the mask contract."""
+    return _as_unsigned(stream, "stream", STREAM_END)
 
 
-def check_noise_shape(
-    noise_shape: Sequence[int | None] | None, shape: tuple[int, ...]
+def as_offset(offset: int, size: int) -> int:
+    """An offset at which elements ``offset`` to ``offset + size`` have 64-bit indices."""
+    return _as_unsigned(offset, "offset", KEY_END - size + 1, f"2**64 - {size}]")
+
+
+def _as_unsigned(value: int, name: str, end: int, limit: str | None = None) -> int:
+    number = as_integer(value, name)
+    if not 0 <= number < end:
+        upper = f"2**{end.bit_length() - 1})" if limit is None else limit
+        raise ValueError(f"{name} must be in [0, {upper}, got {value!r}")
+    return number
+
+
+def as_noise_shape(noise_shape: Sequence[int | None] | None) -> tuple[int | None, ...] | None:
+    """`noise_shape` as a tuple of None and integers from 1; `fit_noise_shape` sees if it fits."""
+    if noise_shape is None:
+        return None
+    if isinstance(noise_shape, (str, bytes)) or not isinstance(noise_shape, Iterable):
+        raise TypeError(f"noise_shape must be a sequence of int or None, got {noise_shape!r}")
+    return tuple(
+        None if n is None else as_integer(n, "an entry of noise_shape", least=1)
+        for n in noise_shape
+    )
+
+
+def fit_noise_shape(
+    noise_shape: tuple[int | None, ...] | None, shape: tuple[int, ...]
 ) -> tuple[int, ...] | None:
     """The shape of the noise array, or None if it is `shape` itself."""
     if noise_shape is None:
@@ -65,7 +87,7 @@ def check_noise_shape(
     ):
         raise ValueError(
             f"noise_shape must have 1, None or x's size for each dimension of x {shape}, "
-            f"got {tuple(noise_shape)}"
+            f"got {noise_shape}"
         )
     return None if noise == shape else noise
 
@@ -85,7 +107,7 @@ def as_input(x: ArrayLike, *, keep_integers: bool) -> Array:
     """`x` as an array in native byte order of a dtype that the operations work in."""
     if type(x) is np.ndarray and x.dtype in STANDARD:
         return x
-    x = np.asarray(x)
+    x = as_plain_array(x, "x")
     dtype = x.dtype
     if dtype.kind in "biu" and not keep_integers:
         return x.astype(F64)
@@ -105,14 +127,12 @@ def as_rows(
     x: ArrayLike, dtype: DTypeLike, features: int, who: object
 ) -> tuple[Array, tuple[int, ...]]:
     """`x` as a matrix [B, features] of `dtype`, and its leading dimensions."""
-    x = np.asarray(x)
-    if x.ndim < 1 or x.shape[-1] != features:
-        columns = x.shape[-1] if x.ndim else "no"
+    rows = as_real_array(x, "x")
+    if rows.ndim < 1 or rows.shape[-1] != features:
+        columns = rows.shape[-1] if rows.ndim else "no"
         raise ValueError(f"{who} got x with {columns} columns; it was built for {features}")
-    if x.dtype.kind not in "biuf" and x.dtype.name != "bfloat16":
-        raise TypeError(f"{who} needs real numbers, got dtype {x.dtype}")
-    lead = x.shape[:-1]
-    return as_operand(x, np.dtype(dtype)).reshape(-1, features), lead
+    lead = rows.shape[:-1]
+    return as_operand(rows, np.dtype(dtype)).reshape(math.prod(lead), features), lead
 
 
 def check_number(
@@ -135,16 +155,27 @@ def check_number(
     return number
 
 
-def as_real_array(x: Any, name: str) -> Array:
-    """`x` as an array of real numbers in native byte order."""
-    if type(x) is np.ndarray and x.dtype in STANDARD:
-        return x
+def as_plain_array(x: Any, name: str) -> Array:
+    """`x` as an array, where that loses nothing."""
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"{name} must be a plain array, got a masked one; use .filled(...)")
     if hasattr(x, "toarray"):
         raise TypeError(f"{name} must be dense, got {type(x).__name__}; use .toarray()")
     array: Array = np.asarray(x)
-    if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
+    return array
+
+
+def is_real(dtype: np.dtype[Any]) -> bool:
+    """Whether numbers of this dtype are real; bool counts as such."""
+    return dtype.kind in "biuf" or dtype.name == "bfloat16"
+
+
+def as_real_array(x: Any, name: str) -> Array:
+    """`x` as an array of real numbers in native byte order."""
+    if type(x) is np.ndarray and x.dtype in STANDARD:
+        return x
+    array = as_plain_array(x, name)
+    if not is_real(array.dtype):
         raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
     return array if array.dtype.isnative else array.astype(native(array.dtype))
 
@@ -157,21 +188,119 @@ def check_finite(x: Array, name: str) -> None:
         raise ValueError(f"{name} must be finite, got {x[where]} in row {where[0]}")
 
 
-def as_row_shares(sample_weight: Any, rows: int) -> Array | None:
-    """What share of a mean each row has, float64 [rows]; None for no weights: equal shares."""
-    if sample_weight is None:
-        return None
+def as_weights(sample_weight: Any, rows: int) -> Array:
+    """The weights of the rows, float64 [rows]."""
     weight = as_real_array(sample_weight, "sample_weight")
     if weight.shape != (rows,):
         raise ValueError(f"sample_weight must have shape ({rows},), got {weight.shape}")
     weight = weight.astype(np.float64, copy=False)
     check_finite(weight, "sample_weight")
-    if weight.min() < 0.0:
+    if weight.size and weight.min() < 0.0:
         row = int(weight.argmin())
         raise ValueError(f"sample_weight must not be negative, got {weight[row]} in row {row}")
     with np.errstate(over="ignore"):
         total = float(weight.sum())
     if not 0.0 < total < float("inf"):
         raise ValueError(f"sample_weight must have a positive and finite sum, got {total}")
-    shares: Array = weight / total
+    return weight
+
+
+def as_row_shares(sample_weight: Any, rows: int) -> Array | None:
+    """What share of a mean each row has, float64 [rows]; None for no weights: equal shares."""
+    if sample_weight is None:
+        return None
+    weight = as_weights(sample_weight, rows)
+    shares: Array = weight / weight.sum()
     return shares
+
+
+def as_integer(value: Any, name: str, *, least: int | None = None) -> int:
+    """`value` as an int; any integer-like number will do, but not a bool."""
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+    if least is not None and number < least:
+        raise ValueError(f"{name} must be at least {least}, got {value!r}")
+    return number
+
+
+def as_shape(shape: int | Sequence[int]) -> tuple[int, ...]:
+    """A shape as a tuple of integers from 0."""
+    if isinstance(shape, Iterable) and not isinstance(shape, (str, bytes)):
+        return tuple(as_integer(n, "an entry of shape", least=0) for n in shape)
+    return (as_integer(shape, "shape", least=0),)
+
+
+def as_gradient(dy: Any, shape: tuple[int, ...], dtype: np.dtype[Any], who: object) -> Array:
+    """`dy` for a result of this shape and dtype, cast to that dtype.
+
+    After a result of integers or bools, which gradients are not, it keeps its own dtype.
+    """
+    if type(dy) is not np.ndarray or dy.dtype is not dtype:
+        dy = as_plain_array(dy, "dy")
+        if not (is_real(dy.dtype) or (dy.dtype.kind == "c" and dtype.kind == "c")):
+            raise TypeError(f"{who} returned {dtype}, got dy of dtype {dy.dtype}")
+        dy = dy.astype(native(dy.dtype if dtype.kind in "biu" else dtype), copy=False)
+    if dy.shape != shape:
+        raise ValueError(f"{who} returned an array of shape {shape}, got dy of shape {dy.shape}")
+    gradient: Array = dy
+    return gradient
+
+
+def as_values(value: Any, shape: tuple[int, ...], name: str) -> Array:
+    """`value` as an array of real numbers of this shape, to be copied to what it is for."""
+    array = as_real_array(value, name)
+    if array.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
+    return array
+
+
+def check_names(state: Mapping[str, Any], names: Iterable[str], what: str) -> None:
+    """Raise unless the keys of `state` are just these names."""
+    if not isinstance(state, Mapping):
+        raise TypeError(f"{what} must be a mapping, got {type(state).__name__}")
+    wanted, given = set(names), set(state)
+    if wanted != given:
+        parts = {"missing": wanted - given, "unexpected": given - wanted}
+        text = "; ".join(f"{k}: {', '.join(sorted(map(repr, v)))}" for k, v in parts.items() if v)
+        raise ValueError(f"{what} does not fit: {text}")
+
+
+def as_hex(value: Any, name: str) -> int:
+    """A 64-bit word that `state_dict` wrote as a hexadecimal string."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string like '0x1f', got {value!r}")
+    try:
+        return _as_unsigned(int(value, 16), name, KEY_END)
+    except ValueError:
+        raise ValueError(f"{name} must be a 64-bit number in hexadecimal, got {value!r}") from None
+
+
+def as_mask_streams(state: Mapping[str, Any], what: str) -> MaskStreams:
+    """The key and the next stream in a state that `MaskStreams.state_dict` wrote."""
+    check_names(state, ("mask_contract", "key", "next_stream"), what)
+    version = state["mask_contract"]
+    if version != MASK_CONTRACT:
+        raise ValueError(
+            f"{what} is of mask contract version {version!r}; this release makes the masks of "
+            f"version {MASK_CONTRACT}"
+        )
+    stream = _as_unsigned(state["next_stream"], f"{what}: next_stream", STREAM_END + 1)
+    return MaskStreams(as_hex(state["key"], f"{what}: key"), stream)
+
+
+def as_network_input(x: Any, features: int | None, who: str) -> Array:
+    """`x` as what a network takes: real numbers of shape (B, ..., features).
+
+    `features` is None for a network that does not say how many it takes.
+    """
+    array = as_real_array(x, "x")
+    if array.ndim < 2:
+        hint = "; for one sample write x[None]" if array.ndim else ""
+        raise ValueError(f"{who} needs x of shape (B, ..., features), got {array.shape}{hint}")
+    if features is not None and array.shape[-1] != features:
+        raise ValueError(f"{who} got x with {array.shape[-1]} columns; it was built for {features}")
+    return array

@@ -177,7 +177,7 @@ def _kernel_product(
         and out.ndim == 2
         and out.dtype == work
         and _is_simple(out)
-        and not any(np.may_share_memory(out, o) for o in (a, b))
+        and not any(np.may_share_memory(out, o) for o in (a, b, bias) if o is not None)
     ):
         y = out
     else:

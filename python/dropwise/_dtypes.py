@@ -32,6 +32,11 @@ def has_kernel(dtype: np.dtype[Any]) -> bool:
     return dtype in STANDARD or dtype.name == "bfloat16"
 
 
+def wide_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype to compute in: sums and squares of 16-bit numbers need more digits."""
+    return F32 if dtype.itemsize == 2 else native(dtype)
+
+
 def native(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """`dtype` in native byte order."""
     return dtype.newbyteorder("=")

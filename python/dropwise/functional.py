@@ -10,12 +10,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from dropwise._arguments import (
     as_input,
-    check_key,
-    check_noise_shape,
-    check_offset,
+    as_key,
+    as_noise_shape,
+    as_offset,
+    as_plain_array,
+    as_shape,
+    as_stream,
     check_out,
     check_rate,
     check_scaling,
+    fit_noise_shape,
 )
 from dropwise._arrays import (
     NoiseSpec,
@@ -105,9 +109,9 @@ def dropout(
     rate = check_rate(rate)
     x = as_input(x, keep_integers=vanilla and training)
     mask_rate, scale = rate_and_scale(rate, scaling, training, x.dtype)
-    check_key(key, stream)
-    noise = check_noise_shape(noise_shape, x.shape)
-    check_offset(offset, x.size if noise is None else math.prod(noise))
+    key, stream = as_key(key), as_stream(stream)
+    noise = fit_noise_shape(as_noise_shape(noise_shape), x.shape)
+    offset = as_offset(offset, x.size if noise is None else math.prod(noise))
     if out is not None:
         check_out(out, x.shape, x.dtype)
     return apply_dropout(x, out, None, NoiseSpec(mask_rate, scale, key, stream, offset, noise))
@@ -169,12 +173,13 @@ def dropout_backward(
     vanilla = check_scaling(scaling) == "vanilla"
     dy = as_input(dy, keep_integers=vanilla and training)
     _, scale = rate_and_scale(check_rate(rate), scaling, training, dy.dtype)
-    mask = np.asarray(mask)
+    mask = as_plain_array(mask, "mask")
     if mask.dtype != np.bool_:
         raise TypeError(f"mask must be an array of bool, got dtype {mask.dtype}")
     if not training:
         mask = np.ones(mask.shape, np.bool_)
-    noise = check_noise_shape(mask.shape if noise_shape is None else noise_shape, dy.shape)
+    given = mask.shape if noise_shape is None else as_noise_shape(noise_shape)
+    noise = fit_noise_shape(given, dy.shape)
     expected = dy.shape if noise is None else noise
     if mask.shape != expected:
         raise ValueError(f"mask must have shape {expected}, got {mask.shape}")
@@ -222,13 +227,10 @@ def dropout_mask(
     ----------
     .. [1] Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC11 (2011).
     """
-    shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
+    shape = as_shape(shape)
     size = math.prod(shape)
-    if any(n < 0 for n in shape):
-        raise ValueError(f"shape must not have negative dimensions, got {shape}")
-    check_key(key, stream)
-    check_offset(offset, size)
-    return unpack_bits(make_bits(size, check_rate(rate), key, stream, offset), shape)
+    rate, key, stream = check_rate(rate), as_key(key), as_stream(stream)
+    return unpack_bits(make_bits(size, rate, key, stream, as_offset(offset, size)), shape)
 
 
 def relu(x: ArrayLike, *, out: Array | None = None) -> Array:
@@ -292,7 +294,7 @@ def matmul(
     >>> F.matmul(x, np.ones((3, 2)), bias=[0.5, -9.0], relu=True)
     array([[3.5, 0. ]])
     """
-    a, b = np.asarray(a), np.asarray(b)
+    a, b = as_plain_array(a, "a"), as_plain_array(b, "b")
     shape, inner = a.shape, b.shape
     if len(inner) != 2 or not shape or shape[-1] != inner[0]:
         raise ValueError(f"matmul needs shapes (..., K) and (K, N), got {shape} and {inner}")
@@ -300,7 +302,7 @@ def matmul(
     if dtype is not b.dtype or not dtype.isnative:
         dtype = np.result_type(a, b)
     if bias is not None:
-        bias = np.asarray(bias)
+        bias = as_plain_array(bias, "bias")
         if bias.shape != inner[1:]:
             raise ValueError(f"bias must have shape {inner[1:]}, got {bias.shape}")
         if bias.dtype is not dtype:

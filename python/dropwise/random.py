@@ -7,8 +7,7 @@ each training forward takes one.  The key comes from a seed by `numpy.random.See
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
@@ -64,13 +63,19 @@ def key_from_seed(seed: Seed = None) -> int:
     return int(seed_sequence(seed).generate_state(1, np.uint64)[0])
 
 
+def spawned_key(key: int, stream: int, i: int) -> int:
+    """The key of child `i` of a layer with this key and next stream."""
+    return key_from_seed(np.random.SeedSequence([key, stream, i]))
+
+
 class MaskStreams:
     """A key and the next unused stream.
 
     Parameters
     ----------
     key : int in [0, 2**64)
-    next_stream : int in [0, 2**56)
+    next_stream : int in [0, 2**56]
+        ``2**56`` if all have been used.
     """
 
     __slots__ = ("key", "next_stream")
@@ -78,16 +83,20 @@ class MaskStreams:
     def __init__(self, key: int, next_stream: int = 0) -> None:
         if not 0 <= key < KEY_END:
             raise ValueError(f"key must be in [0, 2**64), got {key!r}")
-        if not 0 <= next_stream < STREAM_END:
-            raise ValueError(f"stream must be in [0, 2**56), got {next_stream!r}")
+        if not 0 <= next_stream <= STREAM_END:
+            raise ValueError(f"next_stream must be in [0, 2**56], got {next_stream!r}")
         self.key = key
         self.next_stream = next_stream
 
-    def take(self) -> int:
-        """The next stream; each is given out once."""
-        stream = self.next_stream
-        self.next_stream = stream + 1
-        return stream
+    def peek(self) -> int:
+        """The next stream; it is used once `next_stream` is set past it."""
+        if self.next_stream >= STREAM_END:
+            raise RuntimeError("all 2**56 streams of this key have been used; take another seed")
+        return self.next_stream
+
+    def copy(self) -> MaskStreams:
+        """The same key and stream, to be counted apart."""
+        return MaskStreams(self.key, self.next_stream)
 
     def state_dict(self) -> dict[str, int | str]:
         """The state in plain ints and strings; the key is too long for JSON's numbers."""
@@ -96,17 +105,6 @@ class MaskStreams:
             "key": f"{self.key:#018x}",
             "next_stream": self.next_stream,
         }
-
-    @classmethod
-    def from_state_dict(cls, state: Mapping[str, Any]) -> MaskStreams:
-        """The inverse of `state_dict`."""
-        version = state["mask_contract"]
-        if version != MASK_CONTRACT:
-            raise ValueError(
-                f"state is of mask contract version {version!r}; this release makes the masks of "
-                f"version {MASK_CONTRACT}"
-            )
-        return cls(int(state["key"], 16), int(state["next_stream"]))
 
     def __repr__(self) -> str:
         return f"MaskStreams(key={self.key:#018x}, next_stream={self.next_stream})"

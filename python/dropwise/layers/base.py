@@ -1,24 +1,39 @@
-"""The base of all layers: what a container needs to run, train and save them."""
+"""What every layer has, so that a container can run, train and save it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
 
+from dropwise import _arguments
 from dropwise._backends.protocol import Array
+from dropwise.layers.run import RunContext
 
 
 class Layer:
-    """A function of an array, with its gradient.
+    """A function of an array with a gradient.
 
-    A layer of your own overrides `forward` and `backward`.  ``backward`` always gives the gradient
-    of the last ``forward``, in training and at inference.
+    A layer of your own overrides `forward` and `backward`; ``backward`` is the gradient of the last
+    ``forward``, whatever that was called with.  What backward needs belongs into ``self._pass``,
+    set when the result is computed: copies and pickles leave that one attribute out, so that they
+    hold no batch and do not disturb the original.  A layer that keeps it elsewhere works too, but
+    its copies share it.
+
+    Notes
+    -----
+    A container does not use ``_pass``.  It runs layers through `_run` and `_gradient`, which hand
+    the record of a forward from the one to the other, so that several containers, and direct calls
+    in between, never mix their records up.
     """
 
+    _pass: Any = None  # what the last forward left for backward
+    _last_run: object = None
+
     def forward(self, x: Array, training: bool = True) -> Array:
-        """The layer's result for `x`; remembers what ``backward`` needs."""
+        """The layer's result for `x`; what ``backward`` needs is remembered."""
         raise NotImplementedError
 
     def backward(self, dy: Array) -> Array:
@@ -26,11 +41,43 @@ class Layer:
         raise NotImplementedError
 
     def predict(self, x: Array) -> Array:
-        """The layer's result at inference; remembers nothing."""
-        return self.forward(x, training=False)
+        """The layer's result at inference; nothing is remembered."""
+        return copy.copy(self).forward(x, training=False)
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        if "forward" in cls.__dict__ and "predict" not in cls.__dict__:
+            cls.predict = Layer.predict  # type: ignore[method-assign]  # not that of another forward
+
+    # ---- how containers call layers
+
+    def _run(self, x: Array, context: RunContext) -> tuple[Array, Any]:
+        """The result for `x`, and a record of the call for `_gradient`.
+
+        A layer that knows only `forward` remembers the call itself.  The record then tells whether
+        it still remembers this one.
+        """
+        layer = self if context.keep_records else copy.copy(self)
+        y = layer.forward(x, context.training)
+        layer._last_run = token = object()
+        return y, token
+
+    def _gradient(self, record: Any, dy: Array) -> Array:
+        """The gradient with respect to the `x` of the call that left `record`."""
+        if self._last_run is not record:
+            raise RuntimeError(
+                f"{self}: another network has called this layer since; it remembers one forward"
+            )
+        return self.backward(dy)
+
+    # ---- parameters and state
+
+    def has_parameters(self) -> bool:
+        """Whether training changes anything in the layer."""
+        return bool(self.parameters())
 
     def parameters(self) -> list[tuple[Array, Array]]:
-        """Pairs (parameters, gradient); an optimizer changes the parameters in place."""
+        """Pairs (parameters, gradient) of arrays that an optimizer changes in place."""
         return []
 
     def regularization_loss(self) -> float:
@@ -38,10 +85,26 @@ class Layer:
         return 0.0
 
     def reseed(self, sequence: np.random.SeedSequence) -> None:
-        """Take all randomness from `sequence`, unless the layer was given a seed."""
+        """Take the randomness from `sequence`, unless the layer was given a seed."""
+
+    def spawn(self: LayerType, n: int) -> list[LayerType]:
+        """Make `n` copies with masks that are independent of this layer's and of each other's.
+
+        Copies of a layer, and workers that a process forks, continue with the same masks.  Give
+        each worker one of these instead.  They follow from the layer's key and next stream.
+        """
+        copies = []
+        for i in range(n):
+            other = copy.deepcopy(self)
+            other._become_child(i)
+            copies.append(other)
+        return copies
+
+    def _become_child(self, i: int) -> None:
+        """Replace what is random by what follows from it and `i`."""
 
     def config(self) -> dict[str, Any]:
-        """Constructor arguments that give an equal layer, JSON-safe."""
+        """Arguments that make such a layer again: JSON-safe."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -49,13 +112,29 @@ class Layer:
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`."""
+        """Set what `state_dict` gave; after an error nothing is set."""
+        _arguments.check_names(state, (), f"{self}: state")
+
+    def _checked_state(self, state: Mapping[str, Any]) -> Any:
+        """What `_set_state` takes, once all of `state` is known to fit.
+
+        A container checks all of its layers before it sets the first.
+        """
+        return state
+
+    def _set_state(self, checked: Any) -> None:
+        """Set a state that was checked."""
+        self.load_state_dict(checked)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_pass", "_last_run")}
 
     def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.config().items())
         return f"{type(self).__name__}({arguments})"
 
 
+LayerType = TypeVar("LayerType", bound=Layer)
 LayerClass = TypeVar("LayerClass", bound=type[Layer])
 
 _REGISTERED: dict[str, type[Layer]] = {}
@@ -72,17 +151,18 @@ def registered_class(name: str) -> type[Layer] | None:
     return _REGISTERED.get(name)
 
 
-def check_gradient(dy: Any, shape: tuple[int, ...], dtype: np.dtype[Any], who: object) -> Array:
-    """`dy` as an array; raises unless it has the shape and dtype of what `who` returned."""
-    gradient: Array = np.asarray(dy)
-    same = gradient.dtype == dtype or gradient.dtype.newbyteorder("=") == dtype
-    if gradient.shape != shape or not (same or dtype.kind in "biu"):
-        raise ValueError(
-            f"{who} returned {dtype} of shape {shape}, got dy {gradient.dtype} of {gradient.shape}"
-        )
-    return gradient
+def is_registered(layer: Layer) -> bool:
+    """Whether the layer is of a registered class itself, not of a subclass."""
+    return _REGISTERED.get(type(layer).__name__) is type(layer)
+
+
+def layers_within(container: Any) -> Iterator[Layer]:
+    """The layers that a container holds, in any depth; none for another layer."""
+    for layer in getattr(container, "layers", ()):
+        yield layer
+        yield from layers_within(layer)
 
 
 def no_forward(who: object) -> RuntimeError:
-    """The error for a backward without a forward."""
-    return RuntimeError(f"{who}: backward was called before forward")
+    """The error of a backward call without a forward call."""
+    return RuntimeError(f"{who}: backward was called before forward, or after one that failed")

@@ -1,17 +1,18 @@
-"""The Dense layer: ``x @ weight + bias``, with L1 and L2 regularisation."""
+"""The Dense layer: ``x @ weight + bias``, with regularisation in its gradients."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from dropwise import _arguments, _arrays, _dtypes, functional
 from dropwise._backends.protocol import Array
-from dropwise.layers.base import Layer, check_gradient, no_forward, register
+from dropwise.layers.base import Layer, no_forward, register
+from dropwise.layers.run import RunContext
 from dropwise.random import Seed, seed_sequence
 
 # The standard deviation of the weights of a [fan_in, fan_out] matrix.
@@ -21,6 +22,13 @@ _DEVIATIONS = {
     "lecun": lambda fan_in, fan_out: math.sqrt(1.0 / fan_in),
 }
 INITIALIZERS = tuple(f"{name}_{kind}" for name in _DEVIATIONS for kind in ("uniform", "normal"))
+
+
+class DensePass(NamedTuple):
+    """What a forward leaves for backward."""
+
+    rows: Array  # the input as a matrix [B, in_features]
+    lead: tuple[int, ...]  # the dimensions that B stands for
 
 
 @register
@@ -42,15 +50,15 @@ class Dense(Layer):
     seed : int, SeedSequence, Generator or None
         Fixes the initial weights.
     skip_zeros : bool
-        Skip exact zeros, which come from dropout or ReLU, in products where that is faster.  A zero
-        then contributes nothing even if the other factor is not finite; False gives IEEE results.
+        Leave out products with exact zeros, from dropout or ReLU, where that is faster.  A zero
+        then contributes nothing even against a non-finite value; False gives IEEE results.
 
     Attributes
     ----------
     weight : ndarray, shape (in_features, out_features)
     bias : ndarray, shape (out_features,)
     grad_weight, grad_bias : ndarray
-        Set by ``backward``, regularisation included.  The next one overwrites them in place.
+        What the last ``backward`` computed, regularisation included.  Overwritten in place.
 
     Examples
     --------
@@ -61,6 +69,10 @@ class Dense(Layer):
     >>> dense.forward([[1.0, 2.0, 3.0]])
     array([[6., 6.]], dtype=float32)
     """
+
+    _parameters: Array | None = None
+    _pass: DensePass | None = None
+    gradients_incomplete = False  # while a backward writes them, and after one that failed
 
     def __init__(
         self,
@@ -76,42 +88,52 @@ class Dense(Layer):
         seed: Seed = None,
         skip_zeros: bool = True,
     ) -> None:
-        if in_features < 1 or out_features < 1:
-            raise ValueError(f"features must be at least 1, got {in_features} and {out_features}")
-        if isinstance(init, str) and init not in INITIALIZERS:
+        self.in_features = _arguments.as_integer(in_features, "in_features", least=1)
+        self.out_features = _arguments.as_integer(out_features, "out_features", least=1)
+        self.l1 = _arguments.check_number(l1, "l1")
+        self.l2 = _arguments.check_number(l2, "l2")
+        self.bias_l1 = _arguments.check_number(bias_l1, "bias_l1")
+        self.bias_l2 = _arguments.check_number(bias_l2, "bias_l2")
+        if not isinstance(init, str):
+            init = _arguments.check_number(init, "init")
+        elif init not in INITIALIZERS:
             names = ", ".join(INITIALIZERS)
             raise ValueError(f"init must be a standard deviation or one of {names}, got {init!r}")
-        self.in_features = int(in_features)
-        self.out_features = int(out_features)
-        self.l1, self.l2, self.bias_l1, self.bias_l2 = l1, l2, bias_l1, bias_l2
         self.init = init
         self.dtype = _dtypes.float_dtype(dtype)
         self.skip_zeros = bool(skip_zeros)
-        self._wide = np.dtype(np.float32) if self.dtype.itemsize == 2 else self.dtype  # for sums
-        self._seed = None if seed is None else seed_sequence(seed)
-        # One array has the weights and then the bias, so that an optimizer needs one pass for both.
-        self._parameters: Array | None = None
-        self.gradients = np.zeros((self.in_features + 1) * self.out_features, self.dtype)
-        self._pass: tuple[Array, tuple[int, ...]] | None = None
+        # Without a seed, too, the weights are decided here: copies draw the same ones.
+        self._seed = seed_sequence(seed)
+        self._seeded = seed is not None
+        self.gradients = self._zeros()
+
+    # ---- parameters
+
+    def _zeros(self) -> Array:
+        # Weights and, after them, the bias lie in one array: an optimizer needs one pass for both.
+        return np.zeros((self.in_features + 1) * self.out_features, self.dtype)
 
     def _drawn(self) -> Array:
-        """The parameters.  The weights are drawn at first use."""
-        if self._parameters is None:
-            rng = np.random.default_rng(self._seed)
-            shape = (self.in_features, self.out_features)
-            if isinstance(self.init, str):
-                name, kind = self.init.split("_")
-                deviation = _DEVIATIONS[name](*shape)
-            else:
-                kind, deviation = "normal", self.init
-            if kind == "normal":
-                weight = deviation * rng.standard_normal(shape)
-            else:
-                limit = math.sqrt(3.0) * deviation
-                weight = rng.uniform(-limit, limit, shape)
-            self._parameters = np.zeros(self.gradients.size, self.dtype)
-            self._parameters[: weight.size] = weight.ravel()
-        return self._parameters
+        """The parameters; the weights are drawn when someone first asks for them."""
+        if self._parameters is not None:
+            return self._parameters
+        rng = np.random.default_rng(self._seed)
+        shape = (self.in_features, self.out_features)
+        if isinstance(self.init, str):
+            name, kind = self.init.split("_")
+            deviation = _DEVIATIONS[name](*shape)
+        else:
+            kind, deviation = "normal", self.init
+        if kind == "normal":
+            weight = deviation * rng.standard_normal(shape)
+        else:
+            limit = math.sqrt(3.0) * deviation
+            weight = rng.uniform(-limit, limit, shape)
+        drawn = self._zeros()
+        drawn[: weight.size] = weight.ravel()
+        # One step: of several threads that draw at once, all get the array of the first.
+        parameters: Array = self.__dict__.setdefault("_parameters", drawn)
+        return parameters
 
     @property
     def weight(self) -> Array:
@@ -134,12 +156,12 @@ class Dense(Layer):
     @property
     def grad_weight(self) -> Array:
         """Shape (in_features, out_features)."""
-        return self._as_weight(self.gradients)
+        return self._as_weight(self._complete_gradients())
 
     @property
     def grad_bias(self) -> Array:
         """Shape (out_features,)."""
-        return self._as_bias(self.gradients)
+        return self._as_bias(self._complete_gradients())
 
     def _as_weight(self, flat: Array) -> Array:
         return flat[: -self.out_features].reshape(self.in_features, self.out_features)
@@ -148,19 +170,29 @@ class Dense(Layer):
         return flat[-self.out_features :]
 
     def _assign(self, target: Array, value: ArrayLike, name: str) -> None:
-        value = np.asarray(value)
-        if value.shape != target.shape:
-            raise ValueError(f"{self}: {name} must have shape {target.shape}, got {value.shape}")
-        target[...] = value
+        target[...] = _arguments.as_values(value, target.shape, f"{self}: {name}")
+
+    def has_parameters(self) -> bool:
+        """Always."""
+        return True
 
     def parameters(self) -> list[tuple[Array, Array]]:
-        """One pair of flat arrays: the weights and then the bias, and their gradients."""
-        return [(self._drawn(), self.gradients)]
+        """One pair of flat arrays: weights then bias, and their gradients."""
+        return [(self._drawn(), self._complete_gradients())]
+
+    def _complete_gradients(self) -> Array:
+        if self.gradients_incomplete:
+            raise RuntimeError(
+                f"{self}: the last backward failed, and has left its gradients incomplete"
+            )
+        return self.gradients
 
     def reseed(self, sequence: np.random.SeedSequence) -> None:
-        """Draw the weights from `sequence`, unless there is a seed or they have been drawn."""
-        if self._seed is None and self._parameters is None:
+        """Draw from `sequence`, unless a seed was given or weights are there already."""
+        if not self._seeded and self._parameters is None:
             self._seed = sequence
+
+    # ---- computation
 
     def forward(self, x: ArrayLike, training: bool = True) -> Array:
         """``x @ weight + bias``.
@@ -169,51 +201,71 @@ class Dense(Layer):
         ----------
         x : array_like, shape (..., in_features)
         training : bool
-            Has no effect.
+            Makes no difference.
 
         Returns
         -------
         ndarray, shape (..., out_features)
         """
-        rows, lead = _arguments.as_rows(x, self.dtype, self.in_features, self)
-        y = self._product(rows)
-        self._pass = (rows, lead)
-        return y.reshape(*lead, self.out_features)
+        y, self._pass = self._compute(x)
+        return y
 
-    def _product(self, rows: Array) -> Array:
-        return functional.matmul(rows, self.weight, bias=self.bias, skip_zeros=self.skip_zeros)
+    def _compute(self, x: ArrayLike) -> tuple[Array, DensePass]:
+        rows, lead = _arguments.as_rows(x, self.dtype, self.in_features, self)
+        y = functional.matmul(rows, self.weight, bias=self.bias, skip_zeros=self.skip_zeros)
+        return y.reshape(*lead, self.out_features), DensePass(rows, lead)
 
     def predict(self, x: ArrayLike) -> Array:
         """Like ``forward``, but remembers nothing."""
-        rows, lead = _arguments.as_rows(x, self.dtype, self.in_features, self)
-        return self._product(rows).reshape(*lead, self.out_features)
+        return self._compute(x)[0]
 
     def backward(self, dy: ArrayLike) -> Array:
-        """The gradient with respect to `x`; sets ``grad_weight`` and ``grad_bias``."""
+        """The gradient with respect to `x`; sets ``grad_weight`` and ``grad_bias``.
+
+        Parameters
+        ----------
+        dy : array_like, shape of what ``forward`` returned
+            Real numbers; cast to the dtype of the layer.
+
+        Notes
+        -----
+        Uses the `x` of the last forward as it is now: change it only afterwards.
+        """
         if self._pass is None:
             raise no_forward(self)
-        rows, lead = self._pass
+        return self._gradient(self._pass, dy)
+
+    def _run(self, x: Array, context: RunContext) -> tuple[Array, DensePass]:
+        return self._compute(x)
+
+    def _gradient(self, record: DensePass, dy: ArrayLike) -> Array:
+        rows, lead = record
         shape = (*lead, self.out_features)
-        dy = check_gradient(dy, shape, self.dtype, self).reshape(-1, self.out_features)
-        functional.matmul(rows.T, dy, skip_zeros=self.skip_zeros, out=self.grad_weight)
-        self.grad_bias[...] = _arrays.sum_rows(dy)
-        self.add_penalties()
+        dy = _arguments.as_gradient(dy, shape, self.dtype, self).reshape(-1, self.out_features)
         dx = functional.matmul(dy, self.weight.T, skip_zeros=self.skip_zeros)
+        if np.may_share_memory(dy, self.gradients):
+            dy = dy.copy()
+        self.gradients_incomplete = True
+        weight, bias = self._as_weight(self.gradients), self._as_bias(self.gradients)
+        functional.matmul(rows.T, dy, skip_zeros=self.skip_zeros, out=weight)
+        bias[...] = _arrays.sum_rows(dy)
+        self.complete_gradients()
         return dx.reshape(*lead, self.in_features)
 
-    def add_penalties(self) -> None:
-        """Add the regularisation to ``grad_weight`` and ``grad_bias``."""
+    def complete_gradients(self) -> None:
+        """Add the regularisation to the gradients, which are complete then."""
         for penalty_1, penalty_2, value, gradient in self._penalties():
             if penalty_2:
                 gradient += (2.0 * penalty_2) * value
             if penalty_1:
                 gradient += penalty_1 * np.sign(value)
+        self.gradients_incomplete = False
 
     def regularization_loss(self) -> float:
         """``l1 * sum(|w|) + l2 * sum(w**2)`` over weights and bias."""
         loss = 0.0
         for penalty_1, penalty_2, value, _ in self._penalties():
-            value = value.astype(self._wide, copy=False)
+            value = value.astype(_dtypes.wide_dtype(self.dtype), copy=False)
             if penalty_2:
                 loss += penalty_2 * float(np.dot(value, value))
             if penalty_1:
@@ -233,8 +285,10 @@ class Dense(Layer):
             (self.bias_l1, self.bias_l2, value[-n:], gradient[-n:]),
         ]
 
+    # ---- state
+
     def config(self) -> dict[str, Any]:
-        """Constructor arguments that give an equal layer, JSON-safe."""
+        """Arguments that make such a layer again: JSON-safe."""
         config: dict[str, Any] = {
             "in_features": self.in_features,
             "out_features": self.out_features,
@@ -255,9 +309,27 @@ class Dense(Layer):
         return {"weight": self.weight.copy(), "bias": self.bias.copy()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Set weight and bias."""
-        self.weight = state["weight"]
-        self.bias = state["bias"]
+        """Set weight and bias, or neither if one of them does not fit."""
+        self._set_state(self._checked_state(state))
+
+    def _checked_state(self, state: Mapping[str, Any]) -> tuple[Array, Array]:
+        _arguments.check_names(state, ("weight", "bias"), f"{self}: state")
+        shape = self.in_features, self.out_features
+        return (
+            _arguments.as_values(state["weight"], shape, f"{self}: weight"),
+            _arguments.as_values(state["bias"], shape[1:], f"{self}: bias"),
+        )
+
+    def _set_state(self, checked: tuple[Array, Array]) -> None:
+        self.weight, self.bias = checked
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in super().__getstate__().items() if k != "gradients"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.gradients = self._zeros()
+        self.gradients_incomplete = False
 
     def __repr__(self) -> str:
         options = "".join(f", {name}={value!r}" for name, value in list(self.config().items())[2:])

@@ -1,4 +1,4 @@
-"""The Dropout layer: a key, the next stream, and what the last forward left for backward."""
+"""The Dropout layer: a key, a count of streams, and the mask of the last training forward."""
 
 from __future__ import annotations
 
@@ -12,29 +12,33 @@ from numpy.typing import ArrayLike, NDArray
 from dropwise import _arguments, _arrays, _dtypes, _memory, functional
 from dropwise._backends import active
 from dropwise._backends.protocol import Array, Bits
-from dropwise.layers.base import Layer, check_gradient, no_forward, register
-from dropwise.random import MaskStreams, Seed, key_from_seed
+from dropwise.layers.base import Layer, no_forward, register
+from dropwise.layers.run import RunContext
+from dropwise.random import MaskStreams, Seed, key_from_seed, spawned_key
 
 
 class DropoutPass(NamedTuple):
     """What a forward leaves for backward."""
 
     shape: tuple[int, ...]  # of the input
-    dtype: np.dtype[Any]
-    rate: float  # of the mask: 0 at inference
-    scale: float
-    key: int
-    stream: int
-    offset: int
-    noise_shape: tuple[int, ...] | None  # of the noise array; None: that of the input
+    dtype: np.dtype[Any]  # of the result
+    noise: _arrays.NoiseSpec
     bits: Bits | None  # packed mask; None: backward generates it again
-
-    def noise_spec(self) -> _arrays.NoiseSpec:
-        """The mask and its scale, as the functions on arrays take them."""
-        return _arrays.NoiseSpec(*self[2:8])
 
 
 _new_pass = tuple.__new__  # takes a third of the time of the constructor
+
+
+class _SameCall(NamedTuple):
+    """What a forward like the last one needs, and nothing has to be checked for."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    rate: float
+    scale: float
+    key: int
+    mask_bytes: int  # 0: the mask is not kept
+
 
 # Results of fewer elements are smaller than what `_memory` recycles, whatever their dtype.
 _SMALL = _memory.LARGE // 8
@@ -54,14 +58,15 @@ class Dropout(Layer):
     noise_shape : sequence of int or None, optional
         Shape of the mask: 1 for a dimension whose elements share the mask, None for others.
     seed : int, SeedSequence, Generator or None
-        Fixes all masks.
+        Fixes all masks.  None takes fresh entropy, once: copies go on with the same masks.
     save_mask : bool
         Keep the mask for ``backward``, 1 bit per element; False: generate it again there.
 
     Notes
     -----
     Each training forward takes the next stream of the layer's key; the mask is that of
-    `functional.dropout_mask` for the key and stream in `state_dict`.
+    `functional.dropout_mask` for the key and stream in `state_dict`.  A forward that fails takes
+    no stream.
 
     Examples
     --------
@@ -74,6 +79,9 @@ class Dropout(Layer):
     True
     """
 
+    _pass: DropoutPass | None = None
+    _training_pass: DropoutPass | None = None  # the last in training
+
     def __init__(
         self,
         rate: float = 0.5,
@@ -85,14 +93,11 @@ class Dropout(Layer):
     ) -> None:
         self._rate = _arguments.check_rate(rate)
         self._scaling = _arguments.check_scaling(scaling)
-        self._noise_shape = None if noise_shape is None else tuple(noise_shape)
+        self._noise_shape = _arguments.as_noise_shape(noise_shape)
         self._save_mask = bool(save_mask)
         self._streams = MaskStreams(key_from_seed(seed))
         self._seeded = seed is not None
-        self._fast_path: DropoutPass | None = None  # for inputs of its shape and dtype
-        self._bits: Bits | None = None
-        self._pass: DropoutPass | None = None  # of the last forward
-        self._training_pass: DropoutPass | None = None  # of the last forward in training
+        self._same_call: _SameCall | None = None
 
     @property
     def rate(self) -> float:
@@ -102,7 +107,7 @@ class Dropout(Layer):
     @rate.setter
     def rate(self, rate: float) -> None:
         self._rate = _arguments.check_rate(rate)
-        self._fast_path = None
+        self._same_call = None
 
     @property
     def scaling(self) -> str:
@@ -116,7 +121,7 @@ class Dropout(Layer):
 
     @property
     def save_mask(self) -> bool:
-        """Whether the mask is kept for ``backward``; otherwise it is generated again there."""
+        """Whether the mask is kept for ``backward``, or generated again there."""
         return self._save_mask
 
     def forward(
@@ -133,7 +138,7 @@ class Dropout(Layer):
         ----------
         x : array_like, any shape
         training : bool
-            False: drop nothing and take no stream.
+            At inference nothing is dropped, and no stream is taken.
         out : ndarray, optional
             Where the result goes; may be `x`.
         offset : int
@@ -143,9 +148,9 @@ class Dropout(Layer):
         -------
         ndarray, shape of `x`
         """
-        if self._fast_path is not None and training and not offset and type(x) is np.ndarray:
+        if self._same_call is not None and training and not offset and type(x) is np.ndarray:
             # The fewest steps possible: they decide what calls of a few elements cost.
-            shape, dtype, rate, scale, key, _, _, _, bits = self._fast_path
+            shape, dtype, rate, scale, key, mask_bytes = self._same_call
             if (
                 x.shape == shape
                 and x.dtype is dtype
@@ -153,84 +158,100 @@ class Dropout(Layer):
                 and (out is None or _arrays.can_write_directly(x, out))
             ):
                 streams = self._streams
-                stream = streams.next_stream
-                streams.next_stream = stream + 1
-                if out is None:
-                    y = np.empty(shape, dtype) if x.size < _SMALL else _memory.empty(shape, dtype)
-                else:
+                stream = streams.peek()
+                if out is not None:
                     y = out
+                else:
+                    y = np.empty(shape, dtype) if x.size < _SMALL else _memory.empty(shape, dtype)
+                bits = np.empty(mask_bytes, np.uint8) if mask_bytes else None
                 active().dropout_forward(x, y, bits, rate, scale, key, stream, 0)
+                noise = _new_pass(_arrays.NoiseSpec, (rate, scale, key, stream, 0, None))
+                streams.next_stream = stream + 1
                 self._pass = self._training_pass = _new_pass(
-                    DropoutPass, (shape, dtype, rate, scale, key, stream, 0, None, bits)
+                    DropoutPass, (shape, dtype, noise, bits)
                 )
                 return y
         x = _arguments.as_input(x, keep_integers=training and self._scaling == "vanilla")
         if out is not None:
             _arguments.check_out(out, x.shape, x.dtype)
-        this = self.begin(x.shape, x.dtype, training, offset)
-        y = _arrays.apply_dropout(x, out, this.bits, this.noise_spec())
-        if training and x.size and self._noise_shape is None and this.dtype in _dtypes.STANDARD:
-            self._fast_path = this
+        stream = self._streams.peek() if training else 0
+        noise = self._noise(x.shape, x.dtype, training, stream, offset)
+        y, record = self._compute(x, noise, training, out)
+        if training:
+            self.use_up(stream, record)
+            if x.size and self._noise_shape is None and x.dtype in _dtypes.STANDARD:
+                mask_bytes = 0 if record.bits is None else record.bits.size
+                self._same_call = _SameCall(
+                    x.shape, x.dtype, noise.rate, noise.scale, noise.key, mask_bytes
+                )
+        self._pass = record
         return y
 
-    def begin(
-        self, shape: tuple[int, ...], dtype: np.dtype[Any], training: bool, offset: int = 0
-    ) -> DropoutPass:
-        """What ``forward`` does before it computes: take a stream, and record the pass.
-
-        The caller then writes the packed mask, if the record has one.
-        """
-        noise = _arguments.check_noise_shape(self._noise_shape, shape)
-        size = math.prod(shape if noise is None else noise)
-        _arguments.check_offset(offset, size)
+    def _noise(
+        self,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        training: bool,
+        stream: int,
+        offset: int,
+    ) -> _arrays.NoiseSpec:
+        """The mask and the scale of a call, checked against its input."""
+        noise_shape = _arguments.fit_noise_shape(self._noise_shape, shape)
+        size = math.prod(shape if noise_shape is None else noise_shape)
+        offset = _arguments.as_offset(offset, size)
         rate, scale = _dtypes.rate_and_scale(self._rate, self._scaling, training, dtype)
-        streams = self._streams
-        stream = streams.next_stream
-        bits = self._mask_memory(size) if training else None
-        this = _new_pass(
-            DropoutPass, (shape, dtype, rate, scale, streams.key, stream, offset, noise, bits)
-        )
-        self._pass = this
-        if training:
-            streams.next_stream = stream + 1
-            self._training_pass = this
-        return this
+        return _arrays.NoiseSpec(rate, scale, self._streams.key, stream, offset, noise_shape)
 
-    def _mask_memory(self, size: int) -> Bits | None:
-        """Memory for a mask that is saved; it overwrites the last one."""
-        if not self._save_mask:
-            return None
-        n_bytes = (size + 7) >> 3
-        if self._bits is None or self._bits.size != n_bytes:
-            self._bits = np.empty(n_bytes, np.uint8)
-        return self._bits
+    def _compute(
+        self, x: Array, noise: _arrays.NoiseSpec, training: bool, out: Array | None = None
+    ) -> tuple[Array, DropoutPass]:
+        """The result, and the record of the call."""
+        shape, dtype = x.shape, x.dtype
+        bits = None
+        if training and self._save_mask:
+            # New for each call: whoever made an earlier call may still need the mask of that one.
+            size = math.prod(shape if noise.noise_shape is None else noise.noise_shape)
+            bits = np.empty((size + 7) >> 3, np.uint8)
+        y = _arrays.apply_dropout(x, out, bits, noise)
+        return y, DropoutPass(shape, dtype, noise, bits)
 
     def backward(self, dy: ArrayLike, *, out: Array | None = None) -> Array:
         """The gradient with respect to `x` of the last forward.
 
         Parameters
         ----------
-        dy : array_like, shape and dtype of what ``forward`` returned
+        dy : array_like, shape of what ``forward`` returned
+            Real numbers.  They are cast to the dtype of the result, unless that is an integer one.
         out : ndarray, optional
             Where the result goes; may be `dy`.
         """
-        last = self._pass
-        if last is None:
+        record = self._pass
+        if record is None:
             raise no_forward(self)
-        shape, dtype, _, scale, _, _, _, noise, bits = last
-        if type(dy) is np.ndarray and dy.dtype is dtype and dy.shape == shape:
-            if out is None and bits is not None and noise is None and dy.flags.carray:
-                # The fewest steps possible, as in forward.
+        if out is None and type(dy) is np.ndarray:
+            # The fewest steps possible, as in forward.
+            shape, dtype, noise, bits = record
+            if (
+                bits is not None
+                and dy.dtype is dtype
+                and dy.shape == shape
+                and dtype in _dtypes.STANDARD
+                and noise.noise_shape is None
+                and dy.flags.carray
+            ):
                 dx = np.empty(shape, dtype) if dy.size < _SMALL else _memory.empty(shape, dtype)
-                active().apply_bits(dy, dx, bits, scale)
+                active().apply_bits(dy, dx, bits, noise.scale)
                 return dx
-        else:
-            dy = _arguments.as_input(check_gradient(dy, shape, dtype, self), keep_integers=False)
+        return self._gradient(record, dy, out)
+
+    def _gradient(self, record: DropoutPass, dy: ArrayLike, out: Array | None = None) -> Array:
+        shape, dtype, noise, bits = record
+        dy = _arguments.as_gradient(dy, shape, dtype, self)
         if out is not None:
             _arguments.check_out(out, dy.shape, dy.dtype)
         if bits is not None:
-            return _arrays.apply_mask(dy, out, bits, scale, noise)
-        return _arrays.apply_dropout(dy, out, None, last.noise_spec())
+            return _arrays.apply_mask(dy, out, bits, noise.scale, noise.noise_shape)
+        return _arrays.apply_dropout(dy, out, None, noise)
 
     def predict(self, x: ArrayLike) -> Array:
         """Like ``forward(x, training=False)``, but remembers nothing."""
@@ -241,21 +262,78 @@ class Dropout(Layer):
         """The mask of the last training forward: bool, True where kept."""
         if self._training_pass is None:
             raise RuntimeError(f"{self}: there is no mask before a training forward")
-        last = self._training_pass
-        shape = last.shape if last.noise_shape is None else last.noise_shape
-        bits = last.bits
+        shape, _, noise, bits = self._training_pass
+        if noise.noise_shape is not None:
+            shape = noise.noise_shape
         if bits is None:
-            size = math.prod(shape)
-            bits = _arrays.make_bits(size, last.rate, last.key, last.stream, last.offset)
+            bits = _arrays.make_bits(math.prod(shape), *noise[:1], *noise[2:5])
         return _arrays.unpack_bits(bits, shape)
+
+    # ---- in a network
+
+    @property
+    def shares_rows(self) -> bool:
+        """Whether all rows of a batch have the same mask."""
+        return self._noise_shape is not None and self._noise_shape[:1] == (1,)
+
+    def _run(self, x: Array, context: RunContext) -> tuple[Array, DropoutPass | None]:
+        training = context.training
+        x = _arguments.as_input(x, keep_integers=training and self._scaling == "vanilla")
+        if training and context.samples and self.shares_rows:
+            return self.drop_samples(x, context), None
+        noise = self.noise_in(context, x.shape, x.dtype)
+        y, record = self._compute(x, noise, training)
+        if training:
+            context.remember(self, record)
+        return y, record
+
+    def noise_in(
+        self, context: RunContext, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> _arrays.NoiseSpec:
+        """The mask and the scale of one run of a network, for an input like this."""
+        if not context.training:
+            return self._noise(shape, dtype, False, 0, 0)
+        noise = self._noise(shape, dtype, True, context.stream_of(self), 0)
+        if self.shares_rows or not context.first_row:
+            return noise
+        offset = context.offset(shape if noise.noise_shape is None else noise.noise_shape)
+        return noise._replace(offset=offset)
+
+    def drop_samples(self, x: Array, context: RunContext) -> Array:
+        """Monte Carlo dropout with a mask for each sample, which all rows of the batch share."""
+        samples = context.samples
+        row = self._noise((1, *x.shape[1:]), x.dtype, True, context.stream_of(self), 0)
+        shape = (samples, *(row.noise_shape or x.shape)[1:])
+        masks = _arrays.unpack_bits(
+            _arrays.make_bits(math.prod(shape), row.rate, row.key, row.stream, 0), shape
+        )
+        kept = masks[np.arange(context.first_row, context.first_row + len(x)) % samples]
+        bits = np.packbits(np.broadcast_to(kept, x.shape), bitorder="little")
+        return _arrays.apply_mask(x, None, bits, row.scale, None)
+
+    def next_stream(self) -> int:
+        """The stream of the next training forward."""
+        return self._streams.peek()
+
+    def use_up(self, stream: int, record: DropoutPass | None = None) -> None:
+        """Count `stream` as used, by the forward that left `record`."""
+        self._streams.next_stream = stream + 1
+        if record is not None:
+            self._training_pass = record
+
+    # ---- state
 
     def reseed(self, sequence: np.random.SeedSequence) -> None:
         """Take the key from `sequence`, unless the layer was given a seed."""
         if not self._seeded:
             self._set_streams(MaskStreams(key_from_seed(sequence)))
 
+    def _become_child(self, i: int) -> None:
+        key = spawned_key(self._streams.key, self._streams.next_stream, i)
+        self._set_streams(MaskStreams(key))
+
     def config(self) -> dict[str, Any]:
-        """Constructor arguments that give an equal layer, JSON-safe."""
+        """Arguments that make such a layer again: JSON-safe."""
         noise = None if self._noise_shape is None else list(self._noise_shape)
         options = {
             "scaling": (self._scaling, "inverted"),
@@ -271,9 +349,20 @@ class Dropout(Layer):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue with the masks that follow `state`."""
-        self._set_streams(MaskStreams.from_state_dict(state))
+        self._set_streams(self._checked_state(state))
+
+    def _checked_state(self, state: Mapping[str, Any]) -> MaskStreams:
+        return _arguments.as_mask_streams(state, f"{self}: state")
+
+    def _set_state(self, checked: MaskStreams) -> None:
+        self._set_streams(checked)
 
     def _set_streams(self, streams: MaskStreams) -> None:
         self._streams = streams
         self._seeded = True
-        self._fast_path = None  # its key is an old one
+        self._same_call = None  # it has the key
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        state.pop("_training_pass", None)
+        return state | {"_streams": self._streams.copy()}

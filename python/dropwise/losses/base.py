@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from dropwise._arguments import as_real_array
 from dropwise._backends.protocol import Array
-from dropwise._dtypes import F32, F64
+from dropwise._dtypes import F64
 
 Record = TypeVar("Record")
 
@@ -107,11 +107,6 @@ def as_scores(y_pred: Any) -> Array:
     """`y_pred` as an array of floats."""
     scores = as_real_array(y_pred, "y_pred")
     return scores.astype(F64) if scores.dtype.kind in "biu" else scores
-
-
-def wide_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The dtype to compute in: sums and squares of 16-bit numbers need more digits."""
-    return F32 if dtype.itemsize == 2 else dtype
 
 
 def as_targets(y: Any, shape: tuple[int, ...]) -> Array:

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dropwise._arguments import as_row_shares
 from dropwise._backends.protocol import Array
+from dropwise._dtypes import wide_dtype
 from dropwise.losses.base import (
     BuiltInLoss,
     as_scores,
@@ -16,7 +17,6 @@ from dropwise.losses.base import (
     mean_of_rows,
     row_factors,
     share_of,
-    wide_dtype,
 )
 
 

@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from dropwise._arguments import as_real_array, as_row_shares
 from dropwise._backends.protocol import Array
-from dropwise._dtypes import F64
-from dropwise.losses.base import BuiltInLoss, as_scores, mean_of_rows, share_of, wide_dtype
+from dropwise._dtypes import F64, wide_dtype
+from dropwise.losses.base import BuiltInLoss, as_scores, mean_of_rows, share_of
 
 # NumPy is slow along a last axis of a few elements: below this many classes they go first.
 _FEW_CLASSES = 32

@@ -10,13 +10,13 @@ from numpy.typing import ArrayLike
 
 from dropwise._arguments import as_row_shares, check_finite
 from dropwise._backends.protocol import Array
+from dropwise._dtypes import wide_dtype
 from dropwise.losses.base import (
     BuiltInLoss,
     as_scores,
     as_targets,
     mean_of_rows,
     row_factors,
-    wide_dtype,
 )
 
 

@@ -1,6 +1,7 @@
-"""The container of layers: it runs them fused, trains them, saves and loads them."""
+"""Networks: layers that are run, trained and saved together."""
 
+from dropwise.network.checkpoint import load_checkpoint
+from dropwise.network.history import Epoch
 from dropwise.network.sequential import Sequential
-from dropwise.network.training import Epoch
 
-__all__ = ["Epoch", "Sequential"]
+__all__ = ["Epoch", "Sequential", "load_checkpoint"]

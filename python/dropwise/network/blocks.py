@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dropwise import _arguments, _arrays, _dtypes
+from dropwise import _arguments, _arrays
 from dropwise._backends import active
 from dropwise._backends.protocol import Array, Bits, Product
 from dropwise.layers.activations import ReLU
-from dropwise.layers.base import Layer
+from dropwise.layers.base import Layer, is_registered
 from dropwise.layers.dense import Dense
-from dropwise.layers.dropout import Dropout
+from dropwise.layers.dropout import Dropout, DropoutPass
+from dropwise.layers.run import RunContext
 from dropwise.network.workspace import Workspace
 
 Columns = NDArray[np.intp]
@@ -98,8 +99,7 @@ class ForwardRecord:
 class ForwardRun:
     """What the blocks share in one forward run."""
 
-    training: bool
-    keep_records: bool  # for backward
+    context: RunContext
     chain: ProductChain
 
 
@@ -107,7 +107,7 @@ class ForwardRun:
 class BackwardStep:
     """What a block's backward needs besides the gradient."""
 
-    record: ForwardRecord | None  # of this block
+    record: Any  # of this block: a ForwardRecord, or what a single layer left
     previous: ForwardRecord | None  # of the block before it; None: that is not a fused one
     masked: bool  # whether the gradient has been multiplied by this block's mask and scale
     input_grad: bool  # whether the gradient of the input is wanted
@@ -120,24 +120,28 @@ class SingleLayer:
 
     def __init__(self, layer: Layer) -> None:
         self.layer = layer
+        # A subclass may override what its users call: then that is what runs.
+        self._as = type(layer) if is_registered(layer) else Layer
 
     @property
     def has_parameters(self) -> bool:
-        return bool(self.layer.parameters())
+        return self.layer.has_parameters()
 
     def forward(
         self, x: Activations, run: ForwardRun, workspace: Workspace, own_memory: bool
-    ) -> tuple[Activations, None]:
-        """The layer's output."""
+    ) -> tuple[Activations, Any]:
+        """The layer's output, and its record."""
         run.chain.compute()
-        if run.keep_records or run.training:
-            return Activations(self.layer.forward(x.in_full(), run.training)), None
-        return Activations(self.layer.predict(x.in_full())), None
+        values, context = x.in_full(), run.context
+        if not (context.training or context.keep_records):
+            return Activations(self.layer.predict(values)), None
+        y, record = self._as._run(self.layer, values, context)
+        return Activations(y), record
 
     def backward(self, dy: Array, step: BackwardStep) -> Array:
         """The gradient with respect to the layer's input."""
         step.chain.compute()
-        return self.layer.backward(dy)
+        return self._as._gradient(self.layer, step.record, dy)
 
 
 @dataclass(slots=True)
@@ -156,7 +160,10 @@ class FusedDense:
 
     def __init__(self, dense: Dense, relu: ReLU | None, dropout: Dropout | None) -> None:
         self.dense, self.relu, self.dropout = dense, relu, dropout
-        self._skip = "a" if dense.skip_zeros else ""
+
+    @property
+    def _skip(self) -> str:
+        return "a" if self.dense.skip_zeros else ""
 
     def forward(
         self, x: Activations, run: ForwardRun, workspace: Workspace, own_memory: bool
@@ -165,13 +172,15 @@ class FusedDense:
 
         With `own_memory` they are in a new array, otherwise in the workspace.
         """
-        dense, has_relu = self.dense, self.relu is not None
+        dense, has_relu, context = self.dense, self.relu is not None, run.context
+        if context.samples and self.dropout is not None and self.dropout.shares_rows:
+            return self._forward_samples(x, run, workspace), None
         if not x.width:
             rows, batch_shape = _arguments.as_rows(x.values, dense.dtype, dense.in_features, dense)
             x = Activations(rows, batch_shape, None, dense.in_features)
         weight = dense.weight if x.columns is None else dense.weight[x.columns]
         bias = dense.bias
-        mask = self._next_mask(x, run.training, workspace)
+        mask = self._next_mask(x, context, workspace)
         if mask.columns is not None:
             weight, bias = weight[:, mask.columns], bias[mask.columns]
 
@@ -182,7 +191,7 @@ class FusedDense:
         else:
             values = workspace.array("y", shape, dense.dtype)
         passed: Bits | None = None
-        if run.keep_records and has_relu:
+        if context.keep_records and has_relu:
             passed = workspace.array("passed", ((values.size + 7) >> 3,), np.uint8)
         rescale = mask.bits is None and mask.scale != 1.0
         run.chain.append(
@@ -196,38 +205,46 @@ class FusedDense:
                 passed,
                 mask.bits,
                 mask.scale,
-                temporary=not (run.keep_records or own_memory or rescale),
+                temporary=not (context.keep_records or own_memory or rescale),
             )
         )
         if rescale:
             run.chain.compute()
             np.multiply(values, dense.dtype.type(mask.scale), out=values)
         y = Activations(values, x.batch_shape, mask.columns, dense.out_features)
-        if not run.keep_records:
+        if not context.keep_records:
             return y, None
         return y, ForwardRecord(x, y, mask.bits if passed is None else passed, mask.scale)
 
-    def _next_mask(self, x: Activations, training: bool, workspace: Workspace) -> _OutputMask:
-        """The mask of this forward; in training it takes the dropout's next stream."""
+    def _forward_samples(
+        self, x: Activations, run: ForwardRun, workspace: Workspace
+    ) -> Activations:
+        """Monte Carlo dropout whose masks are those of samples, not of rows."""
+        assert self.dropout is not None
+        without = FusedDense(self.dense, self.relu, None)
+        y, _ = without.forward(x, run, workspace, own_memory=True)
+        run.chain.compute()
+        return Activations(self.dropout.drop_samples(y.in_full(), run.context))
+
+    def _next_mask(self, x: Activations, context: RunContext, workspace: Workspace) -> _OutputMask:
+        """The mask of this forward."""
         dense, dropout = self.dense, self.dropout
         if dropout is None:
             return _OutputMask(None, None, 1.0)
-        if not training:
-            _, scale = _dtypes.rate_and_scale(dropout.rate, dropout.scaling, False, dense.dtype)
-            return _OutputMask(None, None, scale)
         rows, width = len(x.values), dense.out_features
-        this = dropout.begin((*x.batch_shape, width), dense.dtype, True)
-        if this.noise_shape is not None:  # one bit for each column
-            kept = _arrays.make_bits(width, this.rate, this.key, this.stream, 0)
-            if this.bits is not None:
-                this.bits[...] = kept
+        shape = (*x.batch_shape, width)
+        noise = dropout.noise_in(context, shape, dense.dtype)
+        rate, scale, key, stream, offset, noise_shape = noise
+        if not context.training:
+            return _OutputMask(None, None, scale)
+        context.remember(dropout, DropoutPass(shape, dense.dtype, noise, None))
+        if noise_shape is not None:  # one bit for each column
+            kept = _arrays.make_bits(width, rate, key, stream, offset)
             columns = np.flatnonzero(_arrays.unpack_bits(kept, (width,)))
-            return _OutputMask(None, columns, this.scale)
-        bits = this.bits
-        if bits is None:
-            bits = workspace.array("mask", ((rows * width + 7) >> 3,), np.uint8)
-        active().mask_bits(bits, rows * width, this.rate, this.key, this.stream, 0)
-        return _OutputMask(bits, None, this.scale)
+            return _OutputMask(None, columns, scale)
+        bits = workspace.array("mask", ((rows * width + 7) >> 3,), np.uint8)
+        active().mask_bits(bits, rows * width, rate, key, stream, offset)
+        return _OutputMask(bits, None, scale)
 
     def backward(self, dy: Array, step: BackwardStep) -> Array | None:
         """The gradients of the layer and of the block's input, set when the chain is computed.
@@ -245,8 +262,7 @@ class FusedDense:
             If the block before is a fused one: masked for that block, and in the workspace.
             Otherwise in a new array of the input's shape.
         """
-        record = step.record
-        assert record is not None
+        record: ForwardRecord = step.record
         dense, x, columns = self.dense, record.x, record.y.columns
         dz = dy if step.masked else self._mask_gradient(dy, record, step.workspace)
         part = None  # of the weights, if only some columns of x or y were computed
@@ -276,14 +292,15 @@ class FusedDense:
 
     def _parameter_gradients(self, dz: Array, part: Any, step: BackwardStep) -> None:
         """Append ``x.T @ dz`` and the sum of dz's rows, the gradients of weights and bias."""
-        assert step.record is not None
         dense, x, columns = self.dense, step.record.x.values, step.record.y.columns
         rows, inputs = x.shape
         outputs = dz.shape[1]
-        gradients = dense.gradients
-        if part is not None:
-            gradients = np.empty((inputs + 1) * outputs, dense.dtype)
-        both = gradients.reshape(-1, outputs)  # the last row is the bias's
+        dense.gradients_incomplete = True
+        both: Array  # the last row is the bias's
+        if part is None:
+            both = dense.gradients.reshape(inputs + 1, outputs)
+        else:
+            both = np.empty((inputs + 1, outputs), dense.dtype)
         skip = "ab" if dense.skip_zeros else ""
         if inputs < min(_FEW_INPUTS, outputs // 4):
             # With a column of ones in x, reading dz once gives both.
@@ -298,18 +315,18 @@ class FusedDense:
             step.chain.append(Product(ones, dz, both[-1:], over_rows=True))
         if part is not None:
             step.chain.call_afterwards(lambda: self._scatter_gradients(both, part, columns))
-        step.chain.call_afterwards(dense.add_penalties)
+        step.chain.call_afterwards(dense.complete_gradients)
 
     def _scatter_gradients(self, both: Array, part: Any, columns: Columns | None) -> None:
         """Set the layer's gradients: `both` in a part of the weights and in `columns`, else 0."""
         dense = self.dense
-        dense.grad_weight[...] = 0
-        dense.grad_weight[part] = both[:-1]
-        dense.grad_bias[...] = scatter_columns(both[-1:], columns, dense.out_features)[0]
+        gradients = dense.gradients.reshape(dense.in_features + 1, dense.out_features)
+        gradients[:-1] = 0
+        gradients[:-1][part] = both[:-1]
+        gradients[-1] = scatter_columns(both[-1:], columns, dense.out_features)[0]
 
     def _input_gradient(self, dz: Array, weight: Array, step: BackwardStep) -> Array:
         """Append ``dz @ weight.T``, masked for the block before."""
-        assert step.record is not None
         dense, x, previous = self.dense, step.record.x, step.previous
         if previous is None:
             dx = np.empty(x.values.shape, dense.dtype)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from dropwise._backends.protocol import Array
-from dropwise.layers.activations import ReLU
-from dropwise.layers.base import Layer
+from dropwise.layers.activations import ReLU, Sigmoid, Tanh
+from dropwise.layers.base import Layer, layers_within
 from dropwise.layers.dense import Dense
 from dropwise.layers.dropout import Dropout
+from dropwise.layers.run import RunContext
 from dropwise.network.blocks import (
     Activations,
     BackwardStep,
-    ForwardRecord,
     ForwardRun,
     FusedDense,
     ProductChain,
@@ -24,6 +25,35 @@ from dropwise.network.workspace import Workspace
 
 # Rows that inference computes at a time: their hidden values stay in cache.
 ROWS_AT_ONCE = 1024
+
+# Sets of workspaces that a network keeps for later runs.
+_SPARE = 2
+
+_ELEMENTWISE = (ReLU, Sigmoid, Tanh, Dropout)  # a result has the shape of the input
+
+
+def check_chain(layers: Sequence[Layer]) -> None:
+    """Raise if these layers cannot be a chain."""
+    seen: set[int] = set()
+    before: Dense | None = None
+    for layer in layers:
+        if not isinstance(layer, Layer):
+            raise TypeError(f"layers must be Layer objects, got {layer!r}")
+        for part in (layer, *layers_within(layer)):
+            if id(part) in seen:
+                raise ValueError(f"{part!r} is in the network twice; use two layers")
+            seen.add(id(part))
+        if not isinstance(layer, Dense):
+            before = before if type(layer) in _ELEMENTWISE else None
+            continue
+        if before is not None and before.out_features != layer.in_features:
+            raise ValueError(
+                f"{before!r} gives {before.out_features} columns; "
+                f"{layer!r} takes {layer.in_features}"
+            )
+        if before is not None and before.dtype != layer.dtype:
+            raise ValueError(f"{before!r} gives {before.dtype}; {layer!r} takes {layer.dtype}")
+        before = layer
 
 
 def split_into_blocks(layers: Sequence[Layer]) -> list[FusedDense | SingleLayer]:
@@ -51,88 +81,106 @@ def _can_fuse(dropout: Dropout) -> bool:
     return noise is None or (len(noise) > 1 and noise[-1] != 1 and set(noise[:-1]) == {1})
 
 
+class NetworkPass:
+    """What a forward of a network leaves for its backward, and the memory in which that lies.
+
+    When nobody holds it any more, the memory goes back to the network for its next forward.
+    """
+
+    __slots__ = ("_spare", "dtype", "records", "shape", "workspaces")
+
+    def __init__(self, workspaces: list[Workspace], spare: list[list[Workspace]]) -> None:
+        self.workspaces = workspaces
+        self._spare = spare
+        self.records: list[Any] = []  # of each block
+        self.shape: tuple[int, ...] = ()  # of the result
+        self.dtype: np.dtype[Any] = np.dtype(np.float64)
+
+    def __del__(self) -> None:
+        if len(self._spare) < _SPARE:
+            self._spare.append(self.workspaces)
+
+
 class FusedLayers:
     """The blocks of a chain of layers.
 
-    A run is given a workspace for each block and shares nothing but the layers with other runs.  So
-    inference may run between a forward and its backward, and in several threads.
+    Each run has workspaces of its own and shares nothing but the layers with other runs: several
+    threads may run the layers at once, and a run does not disturb what an earlier one left.
     """
 
     def __init__(self, layers: Sequence[Layer]) -> None:
         self.layers = tuple(layers)
         self.blocks = split_into_blocks(layers)
+        self._spare: list[list[Workspace]] = []
 
-    def new_workspaces(self) -> list[Workspace]:
-        """A workspace for each block."""
-        return [Workspace() for _ in self.blocks]
+    def _workspaces(self) -> list[Workspace]:
+        """A workspace for each block: those of a pass that is gone, or new ones."""
+        try:
+            return self._spare.pop()
+        except IndexError:
+            return [Workspace() for _ in self.blocks]
 
-    def forward(
-        self, x: Array, training: bool, workspaces: Sequence[Workspace]
-    ) -> tuple[Array, list[ForwardRecord | None]]:
-        """The output of all blocks, and their records for ``backward``."""
-        records: list[ForwardRecord | None] = []
-        return self._run(x, range(len(self.blocks)), training, workspaces, records), records
+    def forward(self, x: Array, context: RunContext) -> tuple[Array, NetworkPass | None]:
+        """The output of all blocks, and what ``backward`` needs if the context says so."""
+        return self.forward_from(0, x, context)
 
     def forward_from(
-        self, start: int, x: Array, workspaces: Sequence[Workspace], *, training: bool
-    ) -> Array:
-        """The output of the blocks from `start` on, without records."""
-        return self._run(x, range(start, len(self.blocks)), training, workspaces, None)
+        self, start: int, x: Array, context: RunContext
+    ) -> tuple[Array, NetworkPass | None]:
+        """The same for the blocks from `start` on."""
+        this = NetworkPass(self._workspaces(), self._spare)
+        y = self._run(x, range(start, len(self.blocks)), context, this)
+        if not context.keep_records:
+            return y, None
+        this.shape, this.dtype = y.shape, y.dtype
+        return y, this
 
     def infer(self, x: Array, stop: int) -> Array:
         """The output of the blocks before `stop` at inference, computed some rows at a time."""
-        workspaces = self.new_workspaces()
+        context = RunContext(False, keep_records=False)
+        this = NetworkPass(self._workspaces(), self._spare)
         parts = []
         for start in range(0, max(1, len(x)), ROWS_AT_ONCE):
             rows = x[start : start + ROWS_AT_ONCE]
-            parts.append(self._run(rows, range(stop), False, workspaces, None))
+            parts.append(self._run(rows, range(stop), context, this))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _run(
-        self,
-        x: Array,
-        indices: range,
-        training: bool,
-        workspaces: Sequence[Workspace],
-        records: list[ForwardRecord | None] | None,
-    ) -> Array:
-        """Run these blocks; append their records, if there is a list for them."""
+    def _run(self, x: Array, indices: range, context: RunContext, this: NetworkPass) -> Array:
+        """Run these blocks, and keep their records if the context says so."""
         activations = Activations(x)
-        run = ForwardRun(training, records is not None, ProductChain())
+        run = ForwardRun(context, ProductChain())
         for i in indices:
             # A fused block needs its input no longer than until its backward, so the workspace will
             # do.  Other layers, and the caller, may keep what they are given.
             last = i + 1 == indices.stop
             own_memory = last or not isinstance(self.blocks[i + 1], FusedDense)
             activations, record = self.blocks[i].forward(
-                activations, run, workspaces[i], own_memory
+                activations, run, this.workspaces[i], own_memory
             )
-            if records is not None:
-                records.append(record)
+            if context.keep_records:
+                this.records.append(record)
         run.chain.compute()
         return activations.in_full()
 
-    def backward(
-        self,
-        dy: Array,
-        records: Sequence[ForwardRecord | None],
-        workspaces: Sequence[Workspace],
-        *,
-        input_grad: bool,
-    ) -> Array | None:
+    def backward(self, dy: Array, this: NetworkPass, *, input_grad: bool) -> Array | None:
         """Set the gradients of all parameters; return that of the input, if it is wanted."""
         first = 0  # the blocks before this one need no gradient
         if not input_grad:
             trainable = [block.has_parameters for block in self.blocks]
             first = trainable.index(True) if True in trainable else len(trainable)
+        records = this.records
         gradient: Array | None = dy
         masked, chain = False, ProductChain()
         for i in range(len(self.blocks) - 1, first - 1, -1):
-            block, previous = self.blocks[i], records[i - 1] if i else None
+            block = self.blocks[i]
+            previous = records[i - 1] if i and isinstance(self.blocks[i - 1], FusedDense) else None
             wanted = input_grad or i > first
-            step = BackwardStep(records[i], previous, masked, wanted, workspaces[i], chain)
+            step = BackwardStep(records[i], previous, masked, wanted, this.workspaces[i], chain)
             assert gradient is not None
             gradient = block.backward(gradient, step)
             masked = previous is not None and isinstance(block, FusedDense)
         chain.compute()
         return gradient if input_grad else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_spare": []}

@@ -7,11 +7,15 @@ from collections.abc import Callable
 import numpy as np
 
 from dropwise._backends.protocol import Array
-from dropwise.layers.activations import ReLU
+from dropwise.layers.activations import ReLU, Sigmoid, Tanh
 from dropwise.layers.dense import Dense
 from dropwise.layers.dropout import Dropout
+from dropwise.layers.run import RunContext
 from dropwise.network.blocks import FusedDense, SingleLayer
 from dropwise.network.fused import ROWS_AT_ONCE, FusedLayers
+
+# Layers of these classes do the same in training and at inference.
+_WITHOUT_MASKS = (Dense, ReLU, Sigmoid, Tanh)
 
 
 class _Moments:
@@ -43,51 +47,43 @@ class _Moments:
 def predict_mc(
     network: FusedLayers, x: Array, n_samples: int, transform: Callable[[Array], Array] | None
 ) -> tuple[Array, Array]:
-    """Mean and standard deviation over masks, as ``Sequential.predict_mc`` documents them."""
+    """What ``Sequential.predict_mc`` describes."""
     start, dropout, x = _before_dropout(network, x)
-    rows = len(x)
-    together = _samples_together(network, n_samples, rows)
-    workspaces = network.new_workspaces()
-    repeated = x if together == 1 else np.tile(x, (together,) + (1,) * (x.ndim - 1))
-    moments = _Moments()
-    for done in range(0, n_samples, together):
-        n = min(together, n_samples - done)
-        inputs = repeated[: n * rows]
-        if dropout is not None:
-            inputs = dropout.forward(inputs)
-        y = network.forward_from(start, inputs, workspaces, training=True)
-        y = (y if transform is None else transform(y)).reshape(n, rows, *y.shape[1:])
-        moments.add(y)
-    mean, std = moments.mean_and_std()
-    dtype = y.dtype if y.dtype.kind == "f" else np.float64
-    return mean.astype(dtype), std.astype(dtype)
-
-
-def _samples_together(network: FusedLayers, n_samples: int, rows: int) -> int:
-    """How many samples one run computes: they are put below each other in its batch."""
-    for layer in network.layers:
-        if isinstance(layer, Dropout) and layer.noise_shape is not None:
-            return 1  # rows share a mask, so samples in one batch would share it, too
-    return max(1, min(n_samples, ROWS_AT_ONCE // max(1, rows)))
+    context = RunContext(True, keep_records=False, samples=n_samples)
+    # In the whole batch, row r is there n_samples times from index r * n_samples on.  So a piece of
+    # it can be any run of samples, and how it is cut shows in no result.
+    means, stds = [], []
+    rows_at_once = max(1, ROWS_AT_ONCE // n_samples)
+    for first in range(0, max(1, len(x)), rows_at_once):
+        rows = x[first : first + rows_at_once]
+        moments = _Moments()
+        for done in range(0, n_samples, ROWS_AT_ONCE):
+            n = min(n_samples - done, ROWS_AT_ONCE)
+            context.first_row = first * n_samples + done
+            inputs = np.repeat(rows, n, axis=0)
+            if dropout is not None:
+                inputs, _ = dropout._run(inputs, context)
+            y, _ = network.forward_from(start, inputs, context)
+            y = y if transform is None else np.asarray(transform(y))
+            moments.add(np.moveaxis(y.reshape(len(rows), n, *y.shape[1:]), 1, 0))
+        mean, std = moments.mean_and_std()
+        dtype = y.dtype if y.dtype.kind == "f" else np.float64
+        means.append(mean.astype(dtype))
+        stds.append(std.astype(dtype))
+    context.commit()
+    return np.concatenate(means), np.concatenate(stds)
 
 
 def _before_dropout(network: FusedLayers, x: Array) -> tuple[int, Dropout | None, Array]:
-    """What is the same in all samples, computed once.
-
-    Returns the index of the first block that is left to run, the dropout that comes before that
-    block (None if the block has it), and the values that are its input.
-    """
+    """What no mask changes: the block to go on with, a dropout to start with, the values for it."""
     for i, block in enumerate(network.blocks):
-        if isinstance(block, SingleLayer) and type(block.layer) in (Dense, ReLU):
+        if isinstance(block, SingleLayer) and type(block.layer) in _WITHOUT_MASKS:
             continue
         if isinstance(block, FusedDense) and block.dropout is None:
             continue
         x = network.infer(x, i)
         if isinstance(block, FusedDense) and block.dropout and not block.dropout.noise_shape:
-            layers = (block.dense,) if block.relu is None else (block.dense, block.relu)
-            without_dropout = FusedLayers(layers)
-            workspaces = without_dropout.new_workspaces()
-            x = without_dropout.forward_from(0, x, workspaces, training=False)
-            return i + 1, block.dropout, x
+            without = FusedLayers([layer for layer in (block.dense, block.relu) if layer])
+            return i + 1, block.dropout, without.infer(x, 1)
         return i, None, x
     return len(network.blocks), None, network.infer(x, len(network.blocks))

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from dropwise import _arguments
 from dropwise._backends.protocol import Array
-from dropwise.layers.activations import ReLU
-from dropwise.layers.base import Layer, check_gradient, no_forward, register
+from dropwise.layers.base import Layer, is_registered, no_forward, register
 from dropwise.layers.dense import Dense
-from dropwise.layers.dropout import Dropout
-from dropwise.losses import Loss, accuracy_of
+from dropwise.layers.run import RunContext
+from dropwise.losses import Loss
 from dropwise.network import files, monte_carlo, training
-from dropwise.network.blocks import ForwardRecord
-from dropwise.network.fused import FusedLayers
-from dropwise.network.training import Epoch
+from dropwise.network.archive import File
+from dropwise.network.data import checked_data, checked_validation_data
+from dropwise.network.fused import FusedLayers, NetworkPass, check_chain
+from dropwise.network.history import Best, Epoch
 from dropwise.optimizers import Optimizer
-from dropwise.random import Seed, key_from_seed, seed_sequence, spawn
+from dropwise.random import Seed, key_from_seed, seed_sequence, spawn, spawned_key
 
 
 @register
@@ -56,17 +57,29 @@ class Sequential(Layer):
     (300, 3)
     """
 
+    _pass: NetworkPass | None = None
+    _gradients_incomplete = False  # while a backward sets them, and after one that failed
+
     def __init__(self, layers: Sequence[Layer], seed: Seed = None) -> None:
         self.layers = tuple(layers)
-        _check_chain(self.layers)
+        check_chain(self.layers)
         self._fused = FusedLayers(self.layers)
-        self._workspaces = self._fused.new_workspaces()
-        self._pass: tuple[list[ForwardRecord | None], tuple[int, ...], np.dtype[Any]] | None = None
+        self.history: list[Epoch] = []
+        self.unfinished: Best | None = None  # of a fit that a checkpoint was written in
         self.epochs_done = 0
         self.shuffle_key = key_from_seed(None)  # with epochs_done: fixes the order of the rows
         self._seeded = False
         if seed is not None:
             self.reseed(seed_sequence(seed))
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __getitem__(self, i: int) -> Layer:
+        return self.layers[i]
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.layers)
 
     def reseed(self, sequence: np.random.SeedSequence) -> None:
         """Give each layer without a seed its own part of `sequence`."""
@@ -77,29 +90,89 @@ class Sequential(Layer):
         for i, layer in enumerate(self.layers):
             layer.reseed(spawn(sequence, i))
 
+    def _become_child(self, i: int) -> None:
+        self.shuffle_key = spawned_key(self.shuffle_key, self.epochs_done, i)
+        for layer in self.layers:
+            layer._become_child(i)
+
+    @property
+    def in_features(self) -> int | None:
+        """Columns that the network takes; None if its first layers do not say."""
+        for layer in self.layers:
+            if isinstance(layer, (Dense, Sequential)):
+                return layer.in_features
+            if not is_registered(layer):
+                return None
+        return None
+
+    @property
+    def out_features(self) -> int | None:
+        """Columns of the result; None if the last layers do not say."""
+        for layer in reversed(self.layers):
+            if isinstance(layer, (Dense, Sequential)):
+                return layer.out_features if is_registered(layer) else None
+            if not is_registered(layer):
+                return None
+        return None
+
+    @property
+    def input_dtype(self) -> np.dtype[Any] | None:
+        """The dtype that inputs are converted to; None if the first layer takes several."""
+        first = self.layers[0] if self.layers else None
+        return first.dtype if isinstance(first, Dense) and is_registered(first) else None
+
+    # ---- computation
+
     def forward(self, x: ArrayLike, training: bool = True) -> Array:
         """The network's result for `x`; what ``backward`` needs is remembered.
 
         Parameters
         ----------
-        x : array_like, shape (B, features)
+        x : array_like, shape (B, ..., features)
+            Real numbers.
         training : bool
             Whether dropout is active.
 
         Returns
         -------
-        ndarray
+        ndarray, shape (B, ..., out_features)
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `x` is anything else.  Nothing has changed then.
+
+        Notes
+        -----
+        A forward that fails later has taken no stream of any dropout layer, and leaves nothing that
+        ``backward`` could use.
         """
-        y, records = self._fused.forward(np.asarray(x), training, self._workspaces)
-        self._pass = records, y.shape, y.dtype
+        rows = self.check_input(x)
+        self._pass = None  # its memory serves this forward
+        context = RunContext(training, keep_records=True)
+        y, record = self._run(rows, context)
+        context.commit()
+        self._pass = record
         return y
 
-    def backward(self, dy: ArrayLike, *, input_grad: bool = True) -> Array | None:  # type: ignore[override]
+    def check_input(self, x: ArrayLike) -> Array:
+        """`x` as an array that the network takes; every method raises the same if it is none."""
+        return _arguments.as_network_input(x, self.in_features, "Sequential")
+
+    def _run(self, x: Array, context: RunContext) -> tuple[Array, NetworkPass | None]:
+        return self._fused.forward(x, context)
+
+    @overload
+    def backward(self, dy: ArrayLike, *, input_grad: Literal[True] = True) -> Array: ...
+    @overload
+    def backward(self, dy: ArrayLike, *, input_grad: bool) -> Array | None: ...
+    def backward(self, dy: ArrayLike, *, input_grad: bool = True) -> Array | None:
         """Set the gradients of all parameters.
 
         Parameters
         ----------
-        dy : array_like, shape and dtype of what ``forward`` returned
+        dy : array_like, shape of what ``forward`` returned
+            Real numbers.
         input_grad : bool
             Whether to compute the gradient with respect to `x`, too.  It costs a product.
 
@@ -110,23 +183,37 @@ class Sequential(Layer):
         """
         if self._pass is None:
             raise no_forward("Sequential")
-        records, shape, dtype = self._pass
-        dy = check_gradient(dy, shape, dtype, "Sequential")
-        return self._fused.backward(dy, records, self._workspaces, input_grad=input_grad)
+        return self._gradient(self._pass, dy, input_grad=input_grad)
+
+    @overload
+    def _gradient(self, record: NetworkPass, dy: ArrayLike) -> Array: ...
+    @overload
+    def _gradient(
+        self, record: NetworkPass, dy: ArrayLike, *, input_grad: bool
+    ) -> Array | None: ...
+    def _gradient(
+        self, record: NetworkPass, dy: ArrayLike, *, input_grad: bool = True
+    ) -> Array | None:
+        gradient = _arguments.as_gradient(dy, record.shape, record.dtype, "Sequential")
+        self._gradients_incomplete = True
+        dx = self._fused.backward(gradient, record, input_grad=input_grad)
+        self._gradients_incomplete = False
+        return dx
 
     def predict(self, x: ArrayLike) -> Array:
         """The network's result at inference: nothing is dropped, and nothing is remembered.
 
         Parameters
         ----------
-        x : array_like, shape (B, features)
+        x : array_like, shape (B, ..., features)
+            Real numbers.
 
         Returns
         -------
-        ndarray
-            For a network that ends in a Dense layer: scores, shape (B, out_features).
+        ndarray, shape (B, ..., out_features)
+            For a network that ends in a Dense layer: scores.
         """
-        return self._fused.infer(np.asarray(x), len(self._fused.blocks))
+        return self._fused.infer(self.check_input(x), len(self._fused.blocks))
 
     def predict_mc(
         self,
@@ -139,29 +226,34 @@ class Sequential(Layer):
 
         Parameters
         ----------
-        x : array_like, shape (B, features)
+        x : array_like, shape (B, ..., features)
+            Real numbers.
         n_samples : int
         transform : callable, optional
-            Applied to each sample of the result, which has all rows; a softmax, for example.
+            Applied to the results before they are averaged, e.g. a softmax.  It gets arrays of
+            shape (m, ..., out_features) with the results of some rows and samples, and has to treat
+            each row by itself.
 
         Returns
         -------
         mean, std : ndarray
-            Of the shape of ``predict(x)``; ``std`` is that of the population (``ddof=0``).
+            Of the shape of ``predict(x)``; the deviation is that of the population.
 
         Notes
         -----
-        The layers before the first dropout are computed once.  The layers' next masks are used; one
-        stream covers as many samples as together have about 1000 rows.
+        What comes before the first dropout is computed once.  Each dropout layer uses one stream,
+        its next one, for the whole call: the mask of sample s of row r is that of row
+        ``r * n_samples + s`` of a batch.  Where rows share their masks, samples do not.
 
         References
         ----------
         .. [1] Gal and Ghahramani, "Dropout as a Bayesian approximation", ICML (2016).
         """
-        if n_samples < 1:
-            raise ValueError(f"n_samples must be at least 1, got {n_samples!r}")
-        self._pass = None  # the masks of the last forward will be overwritten
-        return monte_carlo.predict_mc(self._fused, np.asarray(x), n_samples, transform)
+        rows = self.check_input(x)
+        n_samples = _arguments.as_integer(n_samples, "n_samples", least=1)
+        return monte_carlo.predict_mc(self._fused, rows, n_samples, transform)
+
+    # ---- training
 
     def fit(
         self,
@@ -173,32 +265,67 @@ class Sequential(Layer):
         epochs: int = 1,
         batch_size: int | None = 128,
         shuffle: bool = True,
-        validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+        sample_weight: ArrayLike | None = None,
+        class_weight: Mapping[int, float] | str | None = None,
+        validation_data: Sequence[ArrayLike] | None = None,
+        patience: int | None = None,
+        restore_best: bool = False,
+        checkpoint: str | os.PathLike[str] | None = None,
+        every: int = 1,
         progress: bool = True,
     ) -> list[Epoch]:
-        """Train the network.
+        """Train for `epochs` further epochs.
 
         Parameters
         ----------
-        x : array_like, shape (n, features)
+        x : array_like, shape (n, ..., features)
+            Real numbers.
         y : array_like, shape (n, ...)
-            The targets that `loss` takes: classes or values.
-        loss : SoftmaxCrossEntropy, MeanSquaredError or your own
+            What `loss` compares with: classes, or values.
+        loss : SoftmaxCrossEntropy, BinaryCrossEntropy, MeanSquaredError, or one of your own
+            One of your own needs two methods, ``forward(y_pred, y) -> float`` and
+            ``backward() -> ndarray``; see `losses.Loss`.
         optimizer : Adam or SGD
         epochs : int
+            How many further epochs.
         batch_size : int or None
-            Rows of a step.  None: all rows.
+            Rows of a step; None: all of them.
         shuffle : bool
-            Take the rows in a new order in each epoch, if there are several batches.
-        validation_data : (x, y), optional
-            Data to evaluate after each epoch.
+            Take the rows in a new order in each epoch (where there are several batches).
+        sample_weight : array_like, shape (n,), optional
+            Weights of the rows; losses are means over them.  A batch whose weights are all 0 makes
+            no step.
+        class_weight : mapping of class to weight, or "balanced", optional
+            Further weights by the class in `y` (integers, or one-hot); classes that are not named
+            have 1.  "balanced" gives each class the same sum of weights.
+        validation_data : (x, y) or (x, y, sample_weight), optional
+            Evaluated after each epoch.
+        patience : int, optional
+            Stop after so many epochs without a better validation loss, or training loss if there is
+            no `validation_data`.
+        restore_best : bool
+            End with the parameters of the epoch that was best by that measure.
+        checkpoint : path, optional
+            Write network, optimizer and history to this file after every `every` epochs, and at the
+            end.  From it, `load_checkpoint` goes on bit for bit as if nothing had happened.
+        every : int
+            Epochs from one checkpoint to the next.
         progress : bool
             Show a progress bar, if tqdm is installed.
 
         Returns
         -------
         list of Epoch
-            The figures of each epoch.
+            The figures of the epochs of this call.  `history` has those of all calls, also when a
+            call ends by an exception.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument does not fit.  Nothing has changed then.
+        FloatingPointError
+            If a loss is not finite.  The update that would follow is not made; the message says in
+            which epoch and batch that was, and whether the parameters are finite.
 
         See Also
         --------
@@ -212,7 +339,13 @@ class Sequential(Layer):
             epochs=epochs,
             batch_size=batch_size,
             shuffle=shuffle,
+            sample_weight=sample_weight,
+            class_weight=class_weight,
             validation_data=validation_data,
+            patience=patience,
+            restore_best=restore_best,
+            checkpoint=checkpoint,
+            every=every,
         )
         return training.collect_epochs(run, epochs, progress)
 
@@ -226,33 +359,71 @@ class Sequential(Layer):
         epochs: int = 1,
         batch_size: int | None = 128,
         shuffle: bool = True,
-        validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+        sample_weight: ArrayLike | None = None,
+        class_weight: Mapping[int, float] | str | None = None,
+        validation_data: Sequence[ArrayLike] | None = None,
+        patience: int | None = None,
+        restore_best: bool = False,
+        checkpoint: str | os.PathLike[str] | None = None,
+        every: int = 1,
     ) -> Iterator[Epoch]:
-        """Train as `fit` does, and yield the figures of each epoch; leave the loop to stop.
+        """Train as `fit` does, giving the figures after each epoch; stop by leaving the loop.
 
-        Between two epochs the network may be used, saved or changed.
+        Between two epochs the network can be used as always: evaluated, saved, changed.  Arguments
+        are checked at the call, before the first epoch.
         """
+        as_integer = _arguments.as_integer
         settings = training.Settings(
-            loss=loss,
-            optimizer=optimizer,
-            epochs=epochs,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            validation_data=validation_data,
+            loss,
+            optimizer,
+            as_integer(epochs, "epochs", least=0),
+            None if batch_size is None else as_integer(batch_size, "batch_size", least=1),
+            bool(shuffle),
+            None if patience is None else as_integer(patience, "patience", least=1),
+            bool(restore_best),
+            checkpoint,
+            as_integer(every, "every", least=1),
         )
-        return training.train_epochs(self, x, y, settings)
+        if checkpoint is not None:
+            files.check_savable(self)
+        data = checked_data(self, x, y, loss, sample_weight, class_weight)
+        validation = None
+        if validation_data is not None:
+            validation = checked_validation_data(self, validation_data, loss)
+        return training.train_epochs(self, data, validation, settings)
 
-    def evaluate(self, x: ArrayLike, y: ArrayLike, *, loss: Loss) -> tuple[float, float | None]:
-        """Data loss and accuracy at inference; the accuracy is None if the loss has none."""
-        return loss.forward(self.predict(x), np.asarray(y)), accuracy_of(loss)
+    def evaluate(
+        self, x: ArrayLike, y: ArrayLike, *, loss: Loss, sample_weight: ArrayLike | None = None
+    ) -> tuple[float, float | None]:
+        """Data loss and accuracy (None if the loss has none) at inference; nothing is remembered.
+
+        Parameters
+        ----------
+        x : array_like, shape (n, ..., features)
+        y : array_like, shape (n, ...)
+        loss : as in `fit`
+        sample_weight : array_like, shape (n,), optional
+        """
+        data = checked_data(self, x, y, loss, sample_weight)
+        return training.evaluate(self, data, loss)
+
+    def has_parameters(self) -> bool:
+        """Whether any layer has."""
+        return any(layer.has_parameters() for layer in self.layers)
 
     def parameters(self) -> list[tuple[Array, Array]]:
         """Pairs (parameters, gradient) of all layers."""
+        if self._gradients_incomplete:
+            raise RuntimeError(
+                "Sequential: the last backward failed, and has left gradients incomplete"
+            )
         return [pair for layer in self.layers for pair in layer.parameters()]
 
     def regularization_loss(self) -> float:
         """The sum of the layers' regularisation losses."""
         return sum(layer.regularization_loss() for layer in self.layers)
+
+    # ---- state
 
     def config(self) -> dict[str, Any]:
         """The classes and arguments of the layers, JSON-safe."""
@@ -271,27 +442,78 @@ class Sequential(Layer):
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`."""
-        self.epochs_done = int(state["epochs_done"])
-        self.shuffle_key = int(state["shuffle_key"], 16)
+        """Set what `state_dict` gave; if any of it does not fit, nothing is set."""
+        self._set_state(self._checked_state(state))
+
+    def _checked_state(self, state: Mapping[str, Any]) -> _NetworkState:
+        layers: dict[str, dict[str, Any]] = {str(i): {} for i in range(len(self.layers))}
+        own = {}
+        for name, value in state.items():
+            layer, dot, rest = name.partition(".")
+            if dot and layer in layers:
+                layers[layer][rest] = value
+            else:
+                own[name] = value
+        _arguments.check_names(own, ("epochs_done", "shuffle_key"), "Sequential: state")
+        return _NetworkState(
+            _arguments.as_integer(own["epochs_done"], "epochs_done", least=0),
+            _arguments.as_hex(own["shuffle_key"], "shuffle_key"),
+            [
+                layer._checked_state(part)
+                for layer, part in zip(self.layers, layers.values(), strict=True)
+            ],
+        )
+
+    def _set_state(self, checked: _NetworkState) -> None:
+        before = None
+        if not all(is_registered(layer) for layer in self.layers):
+            before = self.state_dict()  # a layer of one's own may refuse its part
+        try:
+            for layer, part in zip(self.layers, checked.layers, strict=True):
+                layer._set_state(part)
+        except BaseException:
+            if before is not None:
+                for layer, part in zip(
+                    self.layers, self._checked_state(before).layers, strict=True
+                ):
+                    layer._set_state(part)
+            raise
+        self.epochs_done = checked.epochs_done
+        self.shuffle_key = checked.shuffle_key
         self._seeded = True
-        for i, layer in enumerate(self.layers):
-            prefix = f"{i}."
-            layer.load_state_dict(
-                {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
-            )
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write layers and state to one ``.npz`` file, without pickle.
+    def save(self, file: File, optimizer: Optimizer | None = None) -> None:
+        """Write layers, state and history to one ``.npz`` file; no pickle is involved.
 
-        Only layers of this package can be saved.  The optimizer's state is not saved.
+        Parameters
+        ----------
+        file : path, or binary file open for writing
+            A path is replaced in one step: a full disk or a kill leaves the file that was there.
+        optimizer : Adam or SGD, optional
+            Written too, with its state; `load_checkpoint` then goes on bit for bit.
+
+        Raises
+        ------
+        TypeError
+            If the network has a layer that is not of this package.
         """
-        files.save(self, path)
+        files.save(self, file, optimizer)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Sequential:
-        """The network that `save` wrote."""
-        network = files.load(path)
+    def load(cls, file: File) -> Sequential:
+        """The network in a file that `save` wrote; an optimizer in it is ignored.
+
+        Parameters
+        ----------
+        file : path, or binary file open for reading
+
+        Raises
+        ------
+        ValueError
+            If the file is anything else, or damaged; the message says what is wrong.  No more
+            memory is taken than the file is long.
+        """
+        network, _ = files.load(file)
         assert isinstance(network, Sequential)
         return network
 
@@ -309,28 +531,14 @@ class Sequential(Layer):
         return f"Sequential([{', '.join(repr(layer) for layer in self.layers)}])"
 
 
+class _NetworkState(NamedTuple):
+    """A state that has been checked."""
+
+    epochs_done: int
+    shuffle_key: int
+    layers: list[Any]
+
+
 def _count(layer: Layer) -> int:
-    return sum(p.size for p, _ in layer.parameters())
-
-
-def _check_chain(layers: Sequence[Layer]) -> None:
-    """Raise unless each layer can take the output of the one before it."""
-    previous: Dense | None = None
-    for i, layer in enumerate(layers):
-        if not isinstance(layer, Layer):
-            raise TypeError(f"layers must be Layer objects, got {layer!r}")
-        if any(layer is other for other in layers[:i]):
-            raise ValueError(
-                f"{layer!r} is in the network twice; a layer remembers one forward, use two layers"
-            )
-        if not isinstance(layer, Dense):
-            previous = previous if isinstance(layer, (ReLU, Dropout)) else None
-            continue
-        if previous is not None and previous.out_features != layer.in_features:
-            raise ValueError(
-                f"{previous!r} gives {previous.out_features} columns; "
-                f"{layer!r} takes {layer.in_features}"
-            )
-        if previous is not None and previous.dtype != layer.dtype:
-            raise ValueError(f"{previous!r} gives {previous.dtype}; {layer!r} takes {layer.dtype}")
-        previous = layer
+    values = layer.state_dict().values()
+    return sum(v.size for v in values if isinstance(v, np.ndarray))

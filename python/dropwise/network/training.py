@@ -5,53 +5,36 @@ They work on any network that has what `Trainable` lists.
 
 from __future__ import annotations
 
+import copy
+import math
+import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from dropwise._backends.protocol import Array
-from dropwise.layers.base import Layer
-from dropwise.layers.dense import Dense
 from dropwise.losses import Loss, accuracy_of
+from dropwise.network import files
+from dropwise.network.data import Data
+from dropwise.network.history import Best, Epoch
 from dropwise.network.workspace import Workspace
 from dropwise.optimizers import Optimizer
 
 
-class Trainable(Protocol):
+class Trainable(files.Savable, Protocol):
     """What training needs of a network."""
 
-    @property
-    def layers(self) -> tuple[Layer, ...]: ...
+    def forward(self, x: Array, training: bool = True) -> Array: ...
 
-    epochs_done: int
-    shuffle_key: int
+    def backward(self, dy: Array, *, input_grad: bool) -> Array | None: ...
 
-    def forward(self, x: ArrayLike, training: bool = True) -> Array: ...
-
-    def backward(self, dy: ArrayLike, *, input_grad: bool = True) -> Array | None: ...
+    def predict(self, x: Array) -> Array: ...
 
     def parameters(self) -> list[tuple[Array, Array]]: ...
 
     def regularization_loss(self) -> float: ...
-
-    def evaluate(self, x: ArrayLike, y: ArrayLike, *, loss: Loss) -> tuple[float, float | None]: ...
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """The figures of one epoch: means over its batches, and of the validation data after it."""
-
-    epoch: int  # 1, 2, ... over the life of the network
-    loss: float  # data_loss + regularization_loss
-    data_loss: float
-    regularization_loss: float
-    accuracy: float | None  # dropout is active, as in all training figures; None: the loss has none
-    learning_rate: float
-    val_loss: float | None = None  # data loss only
-    val_accuracy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +46,10 @@ class Settings:
     epochs: int
     batch_size: int | None
     shuffle: bool
-    validation_data: tuple[ArrayLike, ArrayLike] | None
+    patience: int | None
+    restore_best: bool
+    checkpoint: str | os.PathLike[str] | None
+    every: int
 
 
 class StepFigures(NamedTuple):
@@ -74,95 +60,98 @@ class StepFigures(NamedTuple):
     accuracy: float | None
 
 
-def training_step(
-    network: Trainable, x: Array, y: Array, loss: Loss, optimizer: Optimizer
-) -> StepFigures:
+def training_step(network: Trainable, batch: Data, loss: Loss, optimizer: Optimizer) -> StepFigures:
     """Update the parameters once, with the gradients of one batch."""
-    data_loss = loss.forward(network.forward(x), y)
+    data_loss = _loss_of(loss, network.forward(batch.x), batch)
     figures = StepFigures(data_loss, network.regularization_loss(), accuracy_of(loss))
+    if not math.isfinite(figures.data_loss + figures.regularization_loss):
+        finite = all(bool(np.isfinite(p).all()) for p, _ in network.parameters())
+        raise FloatingPointError(
+            f"the loss is {figures.data_loss + figures.regularization_loss} "
+            f"(learning rate {optimizer.current_learning_rate:g}); this update was not made, and "
+            f"the parameters are {'finite' if finite else 'not finite'}"
+        )
     network.backward(loss.backward(), input_grad=False)
     optimizer.step(network.parameters())
     return figures
 
 
+def evaluate(network: Trainable, data: Data, loss: Loss) -> tuple[float, float | None]:
+    """The loss and the accuracy (None if the loss has none) at inference."""
+    loss = copy.copy(loss)  # the caller's own may be between its forward and its backward
+    return _loss_of(loss, network.predict(data.x), data), accuracy_of(loss)
+
+
+def _loss_of(loss: Any, y_pred: Array, data: Data) -> float:
+    if data.weight is None:
+        value = loss.forward(y_pred, data.y)
+    else:
+        value = loss.forward(y_pred, data.y, sample_weight=data.weight)
+    return float(value)
+
+
 def train_epochs(
-    network: Trainable, x: ArrayLike, y: ArrayLike, settings: Settings
+    network: Trainable, data: Data, validation: Data | None, settings: Settings
 ) -> Iterator[Epoch]:
     """Train, and yield the figures of each epoch after it."""
-    x, y = _as_input(network, x), np.asarray(y)
-    n = len(x)
-    if len(y) != n or n == 0:
-        raise ValueError(f"x and y must have the same number of rows, got {n} and {len(y)}")
-    size = n if settings.batch_size is None else min(settings.batch_size, n)
-    if size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {settings.batch_size!r}")
-    validation_data = settings.validation_data
-    if validation_data is not None:
-        validation_data = _as_input(network, validation_data[0]), np.asarray(validation_data[1])
-    shuffled = settings.shuffle and size < n
+    best, network.unfinished = network.unfinished or Best(), None
+    compares = settings.patience is not None or settings.restore_best
     workspace = Workspace()
+    written = False  # whether the checkpoint is what this call leaves at its end
     for _ in range(settings.epochs):
-        order = None
-        if shuffled:
-            order = np.random.default_rng([network.shuffle_key, network.epochs_done]).permutation(n)
-        learning_rate = settings.optimizer.current_learning_rate
-        batches = _batches(x, y, size, order, workspace)
-        means = _train_on(network, batches, settings)
+        epoch = _train_epoch(network, data, settings, workspace)
         network.epochs_done += 1
-        val_loss = val_accuracy = None
-        if validation_data is not None:
-            val_loss, val_accuracy = network.evaluate(*validation_data, loss=settings.loss)
-        yield Epoch(
-            epoch=network.epochs_done,
-            loss=means.data_loss + means.regularization_loss,
-            data_loss=means.data_loss,
-            regularization_loss=means.regularization_loss,
-            accuracy=means.accuracy,
-            learning_rate=learning_rate,
-            val_loss=val_loss,
-            val_accuracy=val_accuracy,
-        )
+        network.history.append(epoch)
+        if validation is not None:
+            val_loss, val_accuracy = evaluate(network, validation, settings.loss)
+            epoch = replace(epoch, val_loss=val_loss, val_accuracy=val_accuracy)
+            network.history[-1] = epoch
+        if compares:
+            best.see(epoch, network.parameters() if settings.restore_best else [])
+        written = settings.checkpoint is not None and network.epochs_done % settings.every == 0
+        if settings.checkpoint is not None and written:
+            files.save(network, settings.checkpoint, settings.optimizer, best if compares else None)
+            written = not compares
+        yield epoch
+        if settings.patience is not None and best.epochs_since(epoch) >= settings.patience:
+            break
+    if settings.restore_best:
+        best.restore(network.parameters())
+    if settings.checkpoint is not None and not written:
+        files.save(network, settings.checkpoint, settings.optimizer)
 
 
-def _train_on(
-    network: Trainable, batches: Iterator[tuple[Array, Array]], settings: Settings
-) -> StepFigures:
-    """Do a step for each batch; the means of their figures, weighted by the rows."""
-    sums, rows = np.zeros(3), 0
+def _train_epoch(network: Trainable, data: Data, settings: Settings, workspace: Workspace) -> Epoch:
+    """Do a step for each batch; the means of their figures, weighted as the rows are."""
+    n = len(data.x)
+    size = n if settings.batch_size is None else min(settings.batch_size, n)
+    order = None
+    if settings.shuffle and size < n:
+        order = np.random.default_rng([network.shuffle_key, network.epochs_done]).permutation(n)
+    learning_rate = settings.optimizer.current_learning_rate
+    sums, weights = np.zeros(3), 0.0
     has_accuracy = False
-    for x, y in batches:
-        figures = training_step(network, x, y, settings.loss, settings.optimizer)
-        has_accuracy = figures.accuracy is not None
-        sums += len(x) * np.array([*figures[:2], figures.accuracy or 0.0])
-        rows += len(x)
-    data_loss, regularization_loss, accuracy = (sums / rows).tolist()
-    return StepFigures(data_loss, regularization_loss, accuracy if has_accuracy else None)
-
-
-def _batches(
-    x: Array, y: Array, size: int, order: NDArray[np.int64] | None, workspace: Workspace
-) -> Iterator[tuple[Array, Array]]:
-    """The rows in `order` (None: as they are), `size` at a time.
-
-    The next batch may overwrite the x of this one.
-    """
-    for start in range(0, len(x), size):
-        if order is None:
-            yield x[start : start + size], y[start : start + size]
+    for i, batch in enumerate(data.batches(size, order, workspace)):
+        weight = len(batch.x) if batch.weight is None else float(batch.weight.sum())
+        if weight == 0.0:
             continue
-        rows = order[start : start + size]
-        x_batch = workspace.array("x", (len(rows), *x.shape[1:]), x.dtype)
-        np.take(x, rows, axis=0, out=x_batch, mode="clip")
-        yield x_batch, y[rows]
-
-
-def _as_input(network: Trainable, x: ArrayLike) -> Array:
-    """`x` in the network's dtype, so that it is not converted in every step."""
-    x = np.asarray(x)
-    for layer in network.layers:
-        if isinstance(layer, Dense):
-            return x.astype(layer.dtype, copy=False)
-    return x
+        try:
+            figures = training_step(network, batch, settings.loss, settings.optimizer)
+        except FloatingPointError as error:
+            where = f"epoch {network.epochs_done + 1}, batch {i + 1}"
+            raise FloatingPointError(f"{where}: {error}") from None
+        has_accuracy = figures.accuracy is not None
+        sums += weight * np.array([*figures[:2], figures.accuracy or 0.0])
+        weights += weight
+    data_loss, regularization_loss, accuracy = (sums / weights).tolist()
+    return Epoch(
+        epoch=network.epochs_done + 1,
+        loss=data_loss + regularization_loss,
+        data_loss=data_loss,
+        regularization_loss=regularization_loss,
+        accuracy=accuracy if has_accuracy else None,
+        learning_rate=learning_rate,
+    )
 
 
 def collect_epochs(epochs: Iterator[Epoch], total: int, progress: bool) -> list[Epoch]:

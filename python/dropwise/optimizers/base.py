@@ -12,7 +12,8 @@ import numpy as np
 from dropwise import _updates
 from dropwise._arguments import as_real_array, check_number
 from dropwise._backends.protocol import Array
-from dropwise.optimizers.state import Companions, moving_dtype, read_state, with_master
+from dropwise._dtypes import wide_dtype
+from dropwise.optimizers.state import Companions, read_state, with_master
 
 Pairs = Sequence[tuple[Array, Array]]
 
@@ -281,7 +282,7 @@ def _checked(i: int, pair: tuple[Array, Array]) -> tuple[Array, Array]:
         g = as_real_array(g, f"gradient {i}")
     if g.shape != p.shape:
         raise ValueError(f"gradient {i} must have shape {p.shape}, got {g.shape}")
-    flat = np.ascontiguousarray(g, moving_dtype(p.dtype)).reshape(-1)
+    flat = np.ascontiguousarray(g, wide_dtype(p.dtype)).reshape(-1)
     return p, flat.copy() if np.may_share_memory(p, flat) else flat
 
 
@@ -296,7 +297,7 @@ def _moving(p: Array, companions: Companions) -> Array:
         return p.reshape(-1)
     master = companions.arrays.get("master")
     if master is None:
-        return np.array(p, moving_dtype(p.dtype), order="C").reshape(-1)
+        return np.array(p, wide_dtype(p.dtype), order="C").reshape(-1)
     flat = p.reshape(-1)
     np.copyto(master, flat, where=flat != master.astype(p.dtype), casting="unsafe")
     return master

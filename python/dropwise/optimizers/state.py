@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from dropwise._backends.protocol import Array
-from dropwise._dtypes import F32, native
+from dropwise._dtypes import F32, native, wide_dtype
 
 _SHORT = ("float16", "bfloat16")
 _DTYPES = (*_SHORT, "float32", "float64", np.dtype(np.longdouble).name)
@@ -52,13 +52,8 @@ class Companions:
             elif name == "master":
                 arrays[name] = p.astype(F32, order="C").reshape(-1)
             else:
-                arrays[name] = np.zeros(p.size, moving_dtype(p.dtype))
+                arrays[name] = np.zeros(p.size, wide_dtype(p.dtype))
         return Companions(self.dtype, self.shape, arrays)
-
-
-def moving_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The dtype in which a parameter of `dtype` moves, and of its moments."""
-    return F32 if dtype.itemsize == 2 else native(dtype)
 
 
 def with_master(slots: tuple[str, ...], dtype: str) -> tuple[str, ...]:

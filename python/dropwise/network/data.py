@@ -1,0 +1,123 @@
+"""Data to train with and to evaluate on: checked before anything changes, and cut to batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from dropwise import _arguments
+from dropwise._backends.protocol import Array
+from dropwise.losses import Loss, takes_sample_weight
+from dropwise.network.workspace import Workspace
+
+
+class TakesRows(Protocol):
+    """What is asked of a network about the data that it takes."""
+
+    @property
+    def input_dtype(self) -> DTypeLike | None: ...
+
+    @property
+    def out_features(self) -> int | None: ...
+
+    def check_input(self, x: ArrayLike) -> Array: ...
+
+
+@dataclass(frozen=True)
+class Data:
+    """Rows, their targets, and what weight each has in a mean (None: all the same)."""
+
+    x: Array
+    y: Array
+    weight: NDArray[np.float64] | None
+
+    def batches(
+        self, size: int, order: NDArray[np.int64] | None, workspace: Workspace
+    ) -> Iterator[Data]:
+        """The rows in `order` (None: as they are), `size` at a time.
+
+        The next batch may overwrite the x of this one.
+        """
+        x, y, weight = self.x, self.y, self.weight
+        for start in range(0, len(x), size):
+            if order is None:
+                part = slice(start, start + size)
+                yield Data(x[part], y[part], None if weight is None else weight[part])
+                continue
+            rows = order[start : start + size]
+            x_batch = workspace.array("x", (len(rows), *x.shape[1:]), x.dtype)
+            np.take(x, rows, axis=0, out=x_batch, mode="clip")
+            yield Data(x_batch, y[rows], None if weight is None else weight[rows])
+
+
+def checked_data(
+    network: TakesRows,
+    x: ArrayLike,
+    y: ArrayLike,
+    loss: Loss,
+    sample_weight: ArrayLike | None = None,
+    class_weight: Mapping[int, float] | str | None = None,
+) -> Data:
+    """The data, in the network's dtype, once all of it is known to fit the network and the loss."""
+    rows = network.check_input(x)
+    if network.input_dtype is not None:  # once, and not in every step
+        rows = rows.astype(network.input_dtype, copy=False)
+    targets = _arguments.as_plain_array(y, "y")
+    n = len(rows)
+    if targets.ndim == 0 or len(targets) != n or n == 0:
+        m = len(targets) if targets.ndim else "none"
+        raise ValueError(f"x and y must have the same number of rows, got {n} and {m}")
+    weight = None
+    if sample_weight is not None:
+        weight = _arguments.as_weights(sample_weight, n)
+    if class_weight is not None:
+        of_class = _weights_by_class(targets, class_weight)
+        weight = of_class if weight is None else weight * of_class
+        weight = _arguments.as_weights(weight, n)
+    if weight is not None and not takes_sample_weight(loss):
+        raise TypeError(f"{loss} does not take weights: its forward has no sample_weight")
+    check: Any = getattr(loss, "check", None)
+    if check is not None and network.out_features is not None:
+        check(targets, (*rows.shape[:-1], network.out_features), weight)
+    return Data(rows, targets, weight)
+
+
+def checked_validation_data(
+    network: TakesRows, validation_data: Sequence[ArrayLike], loss: Loss
+) -> Data:
+    """The same for ``(x, y)`` or ``(x, y, sample_weight)``."""
+    if len(validation_data) not in (2, 3):
+        raise ValueError(
+            "validation_data must be (x, y) or (x, y, sample_weight), got "
+            f"{len(validation_data)} elements"
+        )
+    x, y, *weights = validation_data
+    return checked_data(network, x, y, loss, weights[0] if weights else None)
+
+
+def _weights_by_class(y: Array, class_weight: Mapping[int, float] | str) -> NDArray[np.float64]:
+    """The weight of each row, from that of its class."""
+    label = y.argmax(axis=-1) if y.ndim == 2 else y
+    if label.ndim != 1 or label.dtype.kind not in "biu":
+        raise TypeError(
+            f"class_weight needs y to be classes, as integers or one-hot; got {y.dtype} {y.shape}"
+        )
+    classes, index, counts = np.unique(label, return_inverse=True, return_counts=True)
+    if isinstance(class_weight, str):
+        if class_weight != "balanced":
+            raise ValueError(f"class_weight must be a mapping or 'balanced', got {class_weight!r}")
+        of_class = len(label) / (len(classes) * counts)
+    else:
+        known = {
+            _arguments.as_integer(k, "a class in class_weight"): _arguments.check_number(
+                v, f"class_weight[{k}]"
+            )
+            for k, v in class_weight.items()
+        }
+        of_class = np.array([known.get(int(k), 1.0) for k in classes])
+    weights: NDArray[np.float64] = of_class[index.reshape(-1)]
+    return weights
