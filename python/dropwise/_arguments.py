@@ -128,9 +128,7 @@ def as_rows(
 ) -> tuple[Array, tuple[int, ...]]:
     """`x` as a matrix [B, features] of `dtype`, and its leading dimensions."""
     rows = as_real_array(x, "x")
-    if rows.ndim < 1 or rows.shape[-1] != features:
-        columns = rows.shape[-1] if rows.ndim else "no"
-        raise ValueError(f"{who} got x with {columns} columns; it was built for {features}")
+    check_columns(rows, features, who)
     lead = rows.shape[:-1]
     return as_operand(rows, np.dtype(dtype)).reshape(math.prod(lead), features), lead
 
@@ -292,15 +290,17 @@ def as_mask_streams(state: Mapping[str, Any], what: str) -> MaskStreams:
     return MaskStreams(as_hex(state["key"], f"{what}: key"), stream)
 
 
-def as_network_input(x: Any, features: int | None, who: str) -> Array:
-    """`x` as what a network takes: real numbers of shape (B, ..., features).
+def check_columns(x: Array, features: int, who: object) -> None:
+    """Raise unless `x` has so many columns."""
+    if x.ndim < 1 or x.shape[-1] != features:
+        columns = x.shape[-1] if x.ndim else "no"
+        raise ValueError(f"{who} got x with {columns} columns; it was built for {features}")
 
-    `features` is None for a network that does not say how many it takes.
-    """
+
+def as_network_input(x: Any, who: str) -> Array:
+    """`x` as what a network takes: real numbers of shape (B, ..., features)."""
     array = as_real_array(x, "x")
     if array.ndim < 2:
         hint = "; for one sample write x[None]" if array.ndim else ""
         raise ValueError(f"{who} needs x of shape (B, ..., features), got {array.shape}{hint}")
-    if features is not None and array.shape[-1] != features:
-        raise ValueError(f"{who} got x with {array.shape[-1]} columns; it was built for {features}")
     return array

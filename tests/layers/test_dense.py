@@ -202,7 +202,7 @@ def test_the_wrong_number_of_columns_is_an_error_that_names_both():
 def test_a_scalar_or_complex_input_is_an_error():
     with pytest.raises(ValueError, match="got x with no columns"):
         dw.Dense(1, 1).forward(3.0)
-    with pytest.raises(TypeError, match="needs real numbers, got dtype complex128"):
+    with pytest.raises(TypeError, match="x must hold real numbers, got dtype complex128"):
         dw.Dense(1, 1).forward(np.ones((1, 1), complex))
 
 
@@ -214,14 +214,10 @@ def test_backward_before_forward_is_an_error():
 def test_a_gradient_of_another_shape_or_dtype_is_an_error_that_names_both():
     dense = dw.Dense(2, 3)
     dense.forward(np.ones((4, 2)))
-    with pytest.raises(
-        ValueError, match=r"returned float32 of shape \(4, 3\), got dy float32 of \(4, 2\)"
-    ):
+    with pytest.raises(ValueError, match=r"of shape \(4, 3\), got dy of shape \(4, 2\)"):
         dense.backward(np.ones((4, 2), np.float32))
-    with pytest.raises(
-        ValueError, match=r"returned float32 of shape \(4, 3\), got dy float64 of \(4, 3\)"
-    ):
-        dense.backward(np.ones((4, 3)))
+    with pytest.raises(TypeError, match="returned float32, got dy of dtype complex128"):
+        dense.backward(np.ones((4, 3), complex))
 
 
 def test_parameters_of_another_shape_are_an_error():
@@ -238,7 +234,7 @@ def test_parameters_of_another_shape_are_an_error():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"in_features": 0}, ValueError, "features must be at least 1, got 0 and 3"),
+        ({"in_features": 0}, ValueError, "in_features must be at least 1, got 0"),
         (
             {"init": "other"},
             ValueError,

@@ -166,14 +166,10 @@ def test_backward_before_forward_is_an_error():
 def test_a_gradient_of_another_shape_or_dtype_is_an_error_that_names_both():
     drop = dw.Dropout(0.5)
     drop.forward(sample((3, 4)))
-    with pytest.raises(
-        ValueError, match=r"returned float32 of shape \(3, 4\), got dy float32 of \(4, 3\)"
-    ):
+    with pytest.raises(ValueError, match=r"of shape \(3, 4\), got dy of shape \(4, 3\)"):
         drop.backward(sample((4, 3)))
-    with pytest.raises(
-        ValueError, match=r"returned float32 of shape \(3, 4\), got dy float64 of \(3, 4\)"
-    ):
-        drop.backward(sample((3, 4), np.float64))
+    with pytest.raises(TypeError, match="returned float32, got dy of dtype complex128"):
+        drop.backward(sample((3, 4), np.complex128))
 
 
 def test_a_gradient_in_the_other_byte_order_will_do():

@@ -95,15 +95,22 @@ class Sequential(Layer):
         for layer in self.layers:
             layer._become_child(i)
 
-    @property
-    def in_features(self) -> int | None:
-        """Columns that the network takes; None if its first layers do not say."""
+    def _first_dense(self) -> Dense | None:
+        """The Dense that gets the columns of the input, if layers of our own lead to it."""
         for layer in self.layers:
-            if isinstance(layer, (Dense, Sequential)):
-                return layer.in_features
+            if isinstance(layer, Dense):
+                return layer
+            if isinstance(layer, Sequential):
+                return layer._first_dense()
             if not is_registered(layer):
                 return None
         return None
+
+    @property
+    def in_features(self) -> int | None:
+        """Columns that the network takes; None if its first layers do not say."""
+        dense = self._first_dense()
+        return None if dense is None else dense.in_features
 
     @property
     def out_features(self) -> int | None:
@@ -157,7 +164,11 @@ class Sequential(Layer):
 
     def check_input(self, x: ArrayLike) -> Array:
         """`x` as an array that the network takes; every method raises the same if it is none."""
-        return _arguments.as_network_input(x, self.in_features, "Sequential")
+        rows = _arguments.as_network_input(x, "Sequential")
+        dense = self._first_dense()
+        if dense is not None:
+            _arguments.check_columns(rows, dense.in_features, dense)
+        return rows
 
     def _run(self, x: Array, context: RunContext) -> tuple[Array, NetworkPass | None]:
         return self._fused.forward(x, context)
