@@ -35,7 +35,7 @@ class GilRelease {
 };
 
 void bind_config(py::module_& m);
-void bind_dropout(py::module_& m);
-void bind_matmul(py::module_& m);
+void bind_elementwise(py::module_& m);
+void bind_products(py::module_& m);
 
 }  // namespace dropwise

@@ -1,6 +1,6 @@
 // Dense products on packed panels, for one instruction set.
 //
-// Compiled once per set (cpp/cmake/IsaKernels.cmake); ops/matmul.cpp cuts the work into blocks that
+// Compiled once per set (cpp/cmake/IsaKernels.cmake); ops/products/product.cpp cuts the work into blocks that
 // fit the caches.  Every number of rows has a register tile of its own, so that edges cost what
 // they compute.
 #pragma once

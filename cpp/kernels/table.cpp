@@ -4,7 +4,7 @@
 // unnamed namespace, so that no two sets can share a symbol and the linker cannot pick the wrong
 // one.
 #include "core/kernel_table.hpp"
-#include "kernels/dropout.inl.hpp"
+#include "kernels/elementwise.inl.hpp"
 #include "kernels/mask.inl.hpp"
 #include "kernels/products.inl.hpp"
 

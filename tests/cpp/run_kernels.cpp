@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "core/threads.hpp"
-#include "ops/dropout.hpp"
+#include "ops/elementwise.hpp"
 #include "ops/mask.hpp"
 
 namespace {

@@ -1,4 +1,4 @@
-#include "ops/dropout.hpp"
+#include "ops/elementwise.hpp"
 
 #include "core/dispatch.hpp"
 #include "ops/chunks.hpp"

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "bindings/bind.hpp"
-#include "ops/matmul.hpp"
+#include "ops/products/product.hpp"
 
 namespace dropwise {
 namespace {
@@ -203,7 +203,7 @@ std::vector<double> product_terms(const py::array& a, const py::array& b, const 
 
 }  // namespace
 
-void bind_matmul(py::module_& m) {
+void bind_products(py::module_& m) {
     m.def("matmul", &matmul, py::arg("a"), py::arg("b"), py::arg("out"),
           py::arg("bias") = py::none(), py::arg("relu") = false, py::arg("skip") = "",
           py::arg("nonzero") = py::none(), py::arg("way") = "");

@@ -1,7 +1,7 @@
 // Dropout, its gradient and ReLU on one chunk, for one instruction set.
 //
 // Compiled once per set (cpp/cmake/IsaKernels.cmake).  Pointers are aligned to their elements only.
-// Nothing here allocates, throws or starts threads; ops/dropout.cpp cuts the work into chunks.
+// Nothing here allocates, throws or starts threads; ops/elementwise.cpp cuts the work into chunks.
 #pragma once
 
 #include <cstddef>

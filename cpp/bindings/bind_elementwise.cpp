@@ -8,7 +8,7 @@
 #include <string>
 
 #include "bindings/bind.hpp"
-#include "ops/dropout.hpp"
+#include "ops/elementwise.hpp"
 #include "ops/mask.hpp"
 
 namespace dropwise {
@@ -135,7 +135,7 @@ void bind_nonzero_bits(const py::array& x, py::array bits) {
 
 }  // namespace
 
-void bind_dropout(py::module_& m) {
+void bind_elementwise(py::module_& m) {
     m.def("mask_bits", &bind_mask_bits, py::arg("bits"), py::arg("n"), py::arg("rate"),
           py::arg("key"), py::arg("stream"), py::arg("offset"));
     m.def("dropout_forward", &bind_dropout_forward, py::arg("x"), py::arg("out"), py::arg("bits"),
