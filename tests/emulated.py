@@ -20,7 +20,7 @@ SOURCES = [
     CPP / "kernels/table.cpp",
     CPP / "ops/mask.cpp",
     CPP / "ops/elementwise.cpp",
-    CPP / "ops/products/product.cpp",
+    *sorted((CPP / "ops/products").glob("*.cpp")),
     CPP / "core/cpu_count.cpp",
     CPP / "core/cpu_features.cpp",
     CPP / "core/dispatch.cpp",

@@ -4,7 +4,8 @@
 #include <vector>
 
 #include "bindings/bind.hpp"
-#include "ops/products/product.hpp"
+#include "ops/products/chain.hpp"
+#include "ops/products/choice.hpp"
 
 namespace dropwise {
 namespace {

@@ -93,8 +93,8 @@ constexpr std::size_t kValuesSlack = 16;
 constexpr std::size_t kListDepth = 256;
 
 // What each way to compute a product costs, in picoseconds; only the ratios matter.  A way's cost
-// is the sum over its terms, each a count of things to do (ops/products/product.cpp), times what one such
-// thing takes.
+// is the sum over its terms, each a count of things to do (ops/products/product.cpp), times what
+// one such thing takes.
 constexpr std::size_t kCostTerms = 13;
 struct Costs {
     float dense[kCostTerms], skipping[kCostTerms], keeping[kCostTerms];

@@ -1,4 +1,5 @@
-// What the ways to compute a product cost on one instruction set, in the terms of ops/products/product.cpp.
+// What the ways to compute a product cost on one instruction set, in the terms of
+// ops/products/product.cpp.
 //
 // bench/costs.py fits these tables.  "intel" is an Ice Lake.  "other" is a Zen 4, fitted before
 // some terms were told apart.

@@ -5,7 +5,7 @@
 // row are stored side by side and spread to their columns by the epilogue.
 #pragma once
 
-#include "kernels/gemm.inl.hpp"
+#include "kernels/epilogue.inl.hpp"
 
 namespace {
 namespace product {

@@ -8,7 +8,7 @@
 // store, and a loop whose end no CPU foresees.  There several words go together, by lists.
 #pragma once
 
-#include "kernels/gemm.inl.hpp"
+#include "kernels/pack.inl.hpp"
 
 namespace {
 namespace product {

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 #include "core/matrix.hpp"
 
@@ -44,18 +43,5 @@ struct Product {
 // The result depends neither on the number of threads nor on their timing.
 template <class T>
 void multiply(const Product<T>& product);
-
-// One product after the other.  An operand may be what an earlier one wrote: all of it, perhaps
-// transposed, over the same rows; sums over rows are there at the end.  With little to do for each
-// row, some rows go through all products before the next do: what one product writes is then still
-// in the cache when another reads it.
-template <class T>
-void multiply_chain(const std::vector<Product<T>>& products);
-
-// What the choice of a way counts for one of them, at that density; bench/costs.py fits what each
-// count is worth.  `kept`: outputs that a mask drops are computed and cleared.
-template <class T>
-std::vector<double> product_terms(Matrix<const T> a, Matrix<const T> b, Way way, bool kept,
-                                  double density);
 
 }  // namespace dropwise::ops
