@@ -12,6 +12,7 @@ disturbance of the machine, which meets both alike, is not in it.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import math
 import time
@@ -24,6 +25,7 @@ from tqdm import tqdm
 
 import dropwise as dw
 import harness
+from dropwise._backends.protocol import Product
 
 _native = harness.optional("dropwise._native")
 _SECONDS = 0.03  # for each product, at least
@@ -79,23 +81,19 @@ def sample(rng: np.random.Generator, dtype: type) -> Sample:
     out = np.empty((m, n), dtype)
     kept = rng.random() < 0.4
     if kept:
-        way = "kept"
+        strategy = "kept"
         bits = np.packbits(rng.random(m * n) < density, bitorder="little")
-
-        def call(way: str) -> None:
-            _native.matmul_kept(a, b, bits, out, None, False, 2.0, "", way=way)
-
+        product = Product(a, b, out, bits=bits, scale=2.0)
     else:
-        way = "ab"[rng.integers(2)]
-        operand = a if way == "a" else b
+        zeros = "ab"[rng.integers(2)]
+        strategy = f"skip_{zeros}"
+        operand = a if zeros == "a" else b
         operand *= rng.random(operand.shape) < density
-        zeros = way
+        product = Product(a, b, out, skip=zeros)
 
-        def call(way: str) -> None:
-            _native.matmul(a, b, out, None, False, zeros, way=way)
-
-    terms = [_native.product_terms(a, b, out, name, kept, density) for name in ("dense", way)]
-    seconds = minima([functools.partial(call, name) for name in ("dense", way)])
+    both = [dataclasses.replace(product, strategy=name) for name in ("dense", strategy)]
+    terms = [_native.product_terms(each, density) for each in both]
+    seconds = minima([functools.partial(_native.multiply, [each]) for each in both])
     return Sample("keeping" if kept else "skipping", *terms, *seconds)
 
 

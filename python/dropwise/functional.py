@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from dropwise import _memory
 from dropwise._backends import active
-from dropwise._backends.protocol import Array, Bits
+from dropwise._backends.protocol import Array, Bits, Product
 from dropwise.random import KEY_END, STREAM_END
 
 __all__ = ["dropout", "dropout_backward", "dropout_mask", "matmul", "relu"]
@@ -357,14 +357,15 @@ def _kernel_product(
     else:
         product = np.empty((a.shape[0], b.shape[1]), work)
     if direct:
-        active().matmul(a, b, product, bias, relu, skip)
+        active().multiply((Product(a, b, product, bias, relu, skip),))
     else:  # converted some rows at a time, which then are in cache
         step = _rows_at_once(a)
         converted = np.empty((step, a.shape[1]), work)
         for i in range(0, len(a), step):
             part = converted[: len(a) - i]
             part[...] = a[i : i + step]
-            active().matmul(part, b, product[i : i + step], bias, relu, skip)
+            rows = product[i : i + step]
+            active().multiply((Product(part, b, rows, bias, relu, skip),))
     return product if work == dtype else product.astype(dtype)
 
 

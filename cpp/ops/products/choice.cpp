@@ -131,41 +131,39 @@ double cost(const Terms& terms, const float (&costs)[kCostTerms]) {
     return sum;
 }
 
-}  // namespace
-
 template <class T>
-Way choose(Matrix<const T> a, Matrix<const T> b, const Finish<T>& finish, Skip skip) {
-    const ProductKernels<T>& kern = finish.kernels;
+Strategy cheapest(Matrix<const T> a, Matrix<const T> b, const std::uint8_t* bits, Skip skip) {
+    const ProductKernels<T>& kern = product_kernels<T>();
     const size_t m = a.rows, k = a.cols, n = b.cols;
     constexpr size_t kFewest = 4;
-    if (m < kFewest || n < kFewest || k < kFewest) return Way::kDense;
-    const std::uint8_t* bits = finish.epilogue.bits;
+    if (m < kFewest || n < kFewest || k < kFewest) return Strategy::kDense;
     const size_t work = m * n * k;
-    Way best = Way::kDense;
+    Strategy best = Strategy::kDense;
     const Costs& costs = kern.costs[static_cast<size_t>(cpu_kind())];
     double best_cost = cost(dense_terms(kern, a, b, bits != nullptr), costs.dense);
-    // `cost_at` and `measure` are asked for as little as will do: nothing is counted for a way that
-    // is the better one at any density, or at none.
-    const auto offer = [&](Way way, auto&& cost_at, auto&& measure) {
+    // `cost_at` and `measure` are asked for as little as will do: nothing is counted for a strategy
+    // that is the better one at any density, or at none.
+    const auto offer = [&](Strategy strategy, auto&& cost_at, auto&& measure) {
         if (cost_at(0.0) >= best_cost) return;
         double found = cost_at(1.0);
         if (found >= best_cost) found = cost_at(measure());
         if (found >= best_cost) return;
-        best = way;
+        best = strategy;
         best_cost = found;
     };
     if (bits != nullptr)
         offer(
-            Way::kKeep, [&](double d) { return cost(keep_terms(kern, d, a, b), costs.keeping); },
+            Strategy::kKept,
+            [&](double d) { return cost(keep_terms(kern, d, a, b), costs.keeping); },
             [&] { return bit_density(bits, m * n, work); });
     if (skip.a)
         offer(
-            Way::kSkipA,
+            Strategy::kSkipA,
             [&](double d) { return cost(skip_terms(kern, d, a, b, false), costs.skipping); },
             [&] { return density(kern, a, work); });
     if (skip.b && k >= 4 * kFewest)  // with fewer terms, outputs are copied for too little
         offer(
-            Way::kSkipB,
+            Strategy::kSkipB,
             [&](double d) {
                 return cost(skip_terms(kern, d, b.transposed(), a.transposed(), true),
                             costs.skipping);
@@ -174,25 +172,36 @@ Way choose(Matrix<const T> a, Matrix<const T> b, const Finish<T>& finish, Skip s
     return best;
 }
 
+}  // namespace
+
 template <class T>
-std::vector<double> product_terms(Matrix<const T> a, Matrix<const T> b, Way way, bool kept,
-                                  double density) {
+Strategy strategy_of(const Product<T>& product) {
+    const Skip skip = product.skip;
+    if (product.a.cols == 0 || (!skip.a && !skip.b && product.bits == nullptr))
+        return Strategy::kDense;
+    if (product.strategy != Strategy::kChosen) return product.strategy;
+    return cheapest(normalized(product.a), normalized(product.b), product.bits, skip);
+}
+
+template <class T>
+std::vector<double> product_terms(Matrix<const T> a, Matrix<const T> b, Strategy strategy,
+                                  bool kept, double density) {
     const ProductKernels<T>& kern = product_kernels<T>();
     a = normalized(a);
     b = normalized(b);
-    const Terms terms = way == Way::kSkipA ? skip_terms(kern, density, a, b, false)
-                        : way == Way::kSkipB
+    const Terms terms = strategy == Strategy::kSkipA ? skip_terms(kern, density, a, b, false)
+                        : strategy == Strategy::kSkipB
                             ? skip_terms(kern, density, b.transposed(), a.transposed(), true)
-                        : way == Way::kKeep ? keep_terms(kern, density, a, b)
-                                            : dense_terms(kern, a, b, kept);
+                        : strategy == Strategy::kKept ? keep_terms(kern, density, a, b)
+                                                      : dense_terms(kern, a, b, kept);
     return {terms.begin(), terms.end()};
 }
 
-template Way choose(Matrix<const float>, Matrix<const float>, const Finish<float>&, Skip);
-template Way choose(Matrix<const double>, Matrix<const double>, const Finish<double>&, Skip);
-template std::vector<double> product_terms(Matrix<const float>, Matrix<const float>, Way, bool,
+template Strategy strategy_of(const Product<float>&);
+template Strategy strategy_of(const Product<double>&);
+template std::vector<double> product_terms(Matrix<const float>, Matrix<const float>, Strategy, bool,
                                            double);
-template std::vector<double> product_terms(Matrix<const double>, Matrix<const double>, Way, bool,
-                                           double);
+template std::vector<double> product_terms(Matrix<const double>, Matrix<const double>, Strategy,
+                                           bool, double);
 
 }  // namespace dropwise::ops

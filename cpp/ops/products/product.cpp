@@ -15,25 +15,24 @@ namespace dropwise::ops {
 namespace {
 
 template <class T>
-void compute(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, const Finish<T>& finish,
+void compute(Strategy strategy, Matrix<const T> a, Matrix<const T> b, const Finish<T>& finish,
              Skip skip) {
+    const Matrix<T> c = finish.c;
     // A product that skips all it may has no NaN to look for.
     const Epilogue<T>& e = finish.epilogue;
     const bool plain = e.bias == nullptr && !e.relu && e.bits == nullptr && e.nonzero == nullptr;
     const Finish<T> nothing{finish.kernels, c, {}, false, nullptr};
-    Way way = skip.way;
-    if (a.cols == 0 || (!skip.a && !skip.b && e.bits == nullptr)) way = Way::kDense;
-    switch (way == Way::kChoose ? choose(a, b, finish, skip) : way) {
-        case Way::kChoose:
-        case Way::kDense:
+    switch (strategy) {
+        case Strategy::kChosen:
+        case Strategy::kDense:
             return dense(a, b, c, finish);
-        case Way::kSkipA:
+        case Strategy::kSkipA:
             return skip_a(a, b, c, plain && !skip.b ? nothing : finish, true);
-        case Way::kSkipB: {
+        case Strategy::kSkipB: {
             skip_a(b.transposed(), a.transposed(), c.transposed(), nothing, false);
             return plain && !skip.a ? void() : finish.all();
         }
-        case Way::kKeep:
+        case Strategy::kKept:
             return keep_only(a, b, c, finish);
     }
 }
@@ -69,7 +68,7 @@ void repair_nan(Matrix<const T> a, Matrix<const T> b, const Finish<T>& finish, S
     const bool by_a = skip.a && any(a, is_zero) && any(b, not_finite);
     const bool by_b = skip.b && any(b, is_zero) && any(a, not_finite);
     if (!by_a && !by_b) return;
-    compute(a, b, finish.c, finish, Skip{by_a, by_b, by_a ? Way::kSkipA : Way::kSkipB});
+    compute(by_a ? Strategy::kSkipA : Strategy::kSkipB, a, b, finish, Skip{by_a, by_b});
     if (!by_a || !by_b) return;
     for (size_t i = 0; i < finish.c.rows; ++i)
         for (size_t j = 0; j < finish.c.cols; ++j) {
@@ -129,7 +128,7 @@ void multiply(const Product<T>& product) {
                : Matrix<T>{rows.get(), out.rows, out.cols, static_cast<ptrdiff_t>(out.cols), 1};
     std::atomic<bool> saw_nan{false};
     const Finish<T> finish{kern, to, epilogue, needed, &saw_nan};
-    compute(a, b, to, finish, skip);
+    compute(strategy_of(product), a, b, finish, skip);
     if (skipping && saw_nan.load(std::memory_order_relaxed)) repair_nan(a, b, finish, skip);
     if (!direct) copy_matrix(kern, read_only(to), out);
     if (nonzero != nullptr && !bits_along)

@@ -489,59 +489,32 @@ class NumbaBackend:
         flat = _flat(x)
         _compare(flat, flat[:0], bits, False)
 
-    def matmul(
-        self,
-        a: Array,
-        b: Array,
-        out: Array,
-        bias: Array | None = None,
-        relu: bool = False,
-        skip: str = "",
-        nonzero: Bits | None = None,
-    ) -> None:
+    def multiply(self, products: Sequence[Product]) -> None:
+        for p in products:
+            self._multiply(p)
+            if p.bits is not None:
+                self.apply_bits(p.out, p.out, p.bits, p.scale)
+            if p.nonzero is not None:
+                self.nonzero_bits(p.out, p.nonzero)
+
+    def _multiply(self, p: Product) -> None:
+        """A product with its bias and ReLU."""
+        a, b, out = p.a, p.b, p.out
         with np.errstate(all="ignore"):
-            if "a" in skip and _worth_skipping(a, b):
+            if "a" in p.skip and _worth_skipping(a, b):
                 result = np.empty(out.shape, out.dtype)
                 _multiply_sparse(np.ascontiguousarray(a), np.ascontiguousarray(b), result)
                 out[...] = result
             else:
                 np.matmul(a, b, out=out)
             # A zero against NaN or infinity must count for nothing, and it cannot hide in the sum.
-            if skip and not np.isfinite(out.sum()):
+            if p.skip and not np.isfinite(out.sum()):
                 exact = np.ascontiguousarray(out)
                 a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
-                _multiply_nonzero(a, b, exact, "a" in skip, "b" in skip)
+                _multiply_nonzero(a, b, exact, "a" in p.skip, "b" in p.skip)
                 out[...] = exact
-        if bias is not None or relu:
-            _finish(out, np.empty(0, out.dtype) if bias is None else bias, relu)
-        if nonzero is not None:
-            self.nonzero_bits(out, nonzero)
-
-    def matmul_kept(
-        self,
-        a: Array,
-        b: Array,
-        bits: Bits,
-        out: Array,
-        bias: Array | None = None,
-        relu: bool = False,
-        scale: float = 1.0,
-        skip: str = "",
-        nonzero: Bits | None = None,
-    ) -> None:
-        self.matmul(a, b, out, bias, relu, skip)
-        self.apply_bits(out, out, bits, scale)
-        if nonzero is not None:
-            self.nonzero_bits(out, nonzero)
-
-    def matmul_chain(self, products: Sequence[Product]) -> None:
-        for p in products:
-            if p.bits is None:
-                self.matmul(p.a, p.b, p.out, p.bias, p.relu, p.skip, p.nonzero)
-            else:
-                self.matmul_kept(
-                    p.a, p.b, p.bits, p.out, p.bias, p.relu, p.scale, p.skip, p.nonzero
-                )
+        if p.bias is not None or p.relu:
+            _finish(out, np.empty(0, out.dtype) if p.bias is None else p.bias, p.relu)
 
     def num_threads(self) -> int:
         return 1

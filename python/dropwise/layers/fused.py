@@ -94,7 +94,7 @@ class Chain:
     def run(self) -> None:
         """Compute what waits."""
         if self.products:
-            active().matmul_chain(self.products)
+            active().multiply(self.products)
             self.products = []
         if self.then:
             for do in self.then:
