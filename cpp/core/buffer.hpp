@@ -63,14 +63,21 @@ class Scratch {
         constexpr std::size_t kKeep = std::size_t{32} << 20;
         const std::size_t bytes = count * sizeof(T);
         detail::AlignedMemory& memory = bytes > kKeep ? own_ : detail::thread_memory(slot);
-        if (memory.size < bytes && !memory.reset(bytes)) return;
-        data_ = static_cast<T*>(memory.data);
+        failed_ = memory.size < bytes && !memory.reset(bytes);
+        data_ = failed_ ? nullptr : static_cast<T*>(memory.data);
     }
     T* get() const noexcept { return data_; }
+    bool failed() const noexcept { return failed_; }
+    // Throws std::bad_alloc if there is no memory.  Not for tasks of parallel_for: they must not
+    // throw.
+    void require() const {
+        if (failed_) throw std::bad_alloc();
+    }
 
   private:
     detail::AlignedMemory own_;
     T* data_ = nullptr;
+    bool failed_ = false;
 };
 
 }  // namespace dropwise

@@ -104,7 +104,7 @@ enum class CpuKind { other, intel };
 
 template <class T>
 struct ProductKernels {
-    std::size_t lanes, tile_rows, tile_cols, few_rows;
+    std::size_t lanes, tile_rows, tile_cols, max_unpacked_rows;
     std::size_t skip_width, kept_depth;
     const Costs* costs;  // by CpuKind
 
@@ -116,12 +116,12 @@ struct ProductKernels {
                    std::ptrdiff_t col_stride, std::size_t height, T* packed);
     void (*pack_b)(std::size_t k, std::size_t n, const T* b, std::ptrdiff_t row_stride,
                    std::ptrdiff_t col_stride, std::size_t panel_width, T* packed);
-    // c[m, n] = one panel of packed A times packed B, or c += it.  m <= few_rows with panels of up
+    // c[m, n] = one panel of packed A times packed B, or c += it.  m <= max_unpacked_rows with panels of up
     // to two vectors, m <= tile_rows with panels of up to tile_cols.
     void (*multiply)(std::size_t m, std::size_t n, std::size_t k, const T* a, const T* b,
                      std::size_t panel_width, T* c, std::ptrdiff_t ldc, bool accumulate);
-    // The same with m <= few_rows and B where it lies, columns contiguous, n a multiple of lanes.
-    void (*multiply_few_rows)(std::size_t m, std::size_t n, std::size_t k, const T* a, const T* b,
+    // The same with m <= max_unpacked_rows and B where it lies, columns contiguous, n a multiple of lanes.
+    void (*multiply_unpacked)(std::size_t m, std::size_t n, std::size_t k, const T* a, const T* b,
                               std::ptrdiff_t ldb, T* c, std::ptrdiff_t ldc, bool accumulate);
     // c[i, j] = sum over p of a[i * lda + p] * bt[j * ldb + p]
     void (*dot)(std::size_t m, std::size_t n, std::size_t k, const T* a, std::ptrdiff_t lda,
@@ -160,7 +160,7 @@ struct ProductKernels {
                           const T* a, std::ptrdiff_t lda, const T* tile, T* sums,
                           std::size_t ld_sums, bool first);
     // Applies the epilogue to c[m, n]; true if a result is NaN (or huge).
-    bool (*finish)(std::size_t m, std::size_t n, T* c, std::ptrdiff_t ldc,
+    bool (*apply_epilogue)(std::size_t m, std::size_t n, T* c, std::ptrdiff_t ldc,
                    const Epilogue<T>& epilogue);
     // c[m, n] = the epilogue of a times b, for few k: all in one pass.  b's columns are contiguous.
     bool (*multiply_few_terms)(std::size_t m, std::size_t n, std::size_t k, const T* a,
@@ -169,7 +169,7 @@ struct ProductKernels {
                                const Epilogue<T>& epilogue);
     // c[i, j] = the epilogue of the next of row i's sums where bit j of words[i], that of the
     // epilogue, is 1; j < n <= 64.  Reads up to a vector past a row's sums.
-    bool (*finish_kept)(std::size_t m, std::size_t n, const std::uint64_t* words, const T* sums,
+    bool (*expand_kept)(std::size_t m, std::size_t n, const std::uint64_t* words, const T* sums,
                         std::size_t ld_sums, T* c, std::ptrdiff_t ldc, const Epilogue<T>& epilogue);
 };
 

@@ -65,8 +65,8 @@ struct FromOutput {
 
 // Without a step there are only NaN to look for in outputs that are there.
 template <class T, class Values, bool kBias, bool kRelu, bool kBits>
-bool finish_rows(std::size_t m, std::size_t n, const Values& values, T* c, std::ptrdiff_t ldc,
-                 const Epilogue<T>& e) {
+bool epilogue_rows(std::size_t m, std::size_t n, const Values& values, T* c, std::ptrdiff_t ldc,
+                   const Epilogue<T>& e) {
     using V = simd::Vec<T>;
     constexpr std::size_t L = V::kLanes;
     constexpr bool kWrites = kBias || kRelu || kBits || !Values::kInPlace;
@@ -123,22 +123,24 @@ bool finish_rows(std::size_t m, std::size_t n, const Values& values, T* c, std::
 }
 
 template <class T, class Values>
-bool finish_from(std::size_t m, std::size_t n, const Values& values, T* c, std::ptrdiff_t ldc,
-                 const Epilogue<T>& e) {
+bool epilogue_from(std::size_t m, std::size_t n, const Values& values, T* c, std::ptrdiff_t ldc,
+                   const Epilogue<T>& e) {
     using Fn =
         bool (*)(std::size_t, std::size_t, const Values&, T*, std::ptrdiff_t, const Epilogue<T>&);
-    constexpr Fn kFn[2][2][2] = {
-        {{&finish_rows<T, Values, false, false, false>,
-          &finish_rows<T, Values, false, false, true>},
-         {&finish_rows<T, Values, false, true, false>, &finish_rows<T, Values, false, true, true>}},
-        {{&finish_rows<T, Values, true, false, false>, &finish_rows<T, Values, true, false, true>},
-         {&finish_rows<T, Values, true, true, false>, &finish_rows<T, Values, true, true, true>}}};
+    constexpr Fn kFn[2][2][2] = {{{&epilogue_rows<T, Values, false, false, false>,
+                                   &epilogue_rows<T, Values, false, false, true>},
+                                  {&epilogue_rows<T, Values, false, true, false>,
+                                   &epilogue_rows<T, Values, false, true, true>}},
+                                 {{&epilogue_rows<T, Values, true, false, false>,
+                                   &epilogue_rows<T, Values, true, false, true>},
+                                  {&epilogue_rows<T, Values, true, true, false>,
+                                   &epilogue_rows<T, Values, true, true, true>}}};
     return kFn[e.bias != nullptr][e.relu][e.bits != nullptr](m, n, values, c, ldc, e);
 }
 
 template <class T>
-bool finish(std::size_t m, std::size_t n, T* c, std::ptrdiff_t ldc, const Epilogue<T>& e) {
-    return finish_from<T>(m, n, FromOutput<T>{c, ldc}, c, ldc, e);
+bool apply_epilogue(std::size_t m, std::size_t n, T* c, std::ptrdiff_t ldc, const Epilogue<T>& e) {
+    return epilogue_from<T>(m, n, FromOutput<T>{c, ldc}, c, ldc, e);
 }
 
 }  // namespace product

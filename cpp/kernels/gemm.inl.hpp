@@ -54,12 +54,12 @@ using TileFn = void (*)(std::size_t, const T*, const T*, std::ptrdiff_t, T*, std
 // fn[rows - 1]; null where the accumulators would not fit.
 template <class T>
 struct Tiles {
-    TileFn<T> fn[kFewRows<T>];
+    TileFn<T> fn[kNarrowTileRows<T>];
 };
 
-template <class T, std::size_t C, bool kPanel, std::size_t R = kFewRows<T>>
+template <class T, std::size_t C, bool kPanel, std::size_t R = kNarrowTileRows<T>>
 constexpr void fill_tiles(Tiles<T>& tiles) {
-    if constexpr (R * C <= 2 * kFewRows<T>) tiles.fn[R - 1] = &tile<T, R, C, kPanel>;
+    if constexpr (R * C <= 2 * kNarrowTileRows<T>) tiles.fn[R - 1] = &tile<T, R, C, kPanel>;
     if constexpr (R > 1) fill_tiles<T, C, kPanel, R - 1>(tiles);
 }
 
@@ -91,7 +91,7 @@ void multiply(std::size_t m, std::size_t n, std::size_t k, const T* a, const T* 
 }
 
 template <class T>
-void multiply_few_rows(std::size_t m, std::size_t n, std::size_t k, const T* a, const T* b,
+void multiply_unpacked(std::size_t m, std::size_t n, std::size_t k, const T* a, const T* b,
                        std::ptrdiff_t ldb, T* c, std::ptrdiff_t ldc, bool accumulate) {
     constexpr std::size_t L = simd::Vec<T>::kLanes;
     constexpr const TileFn<T>* kFn[] = {kTiles<T, 1, false>.fn, kTiles<T, 2, false>.fn,
@@ -219,7 +219,7 @@ template <class T>
 bool multiply_few_terms(std::size_t m, std::size_t n, std::size_t k, const T* a,
                         std::ptrdiff_t row_stride, std::ptrdiff_t col_stride, const T* b,
                         std::ptrdiff_t ldb, T* c, std::ptrdiff_t ldc, const Epilogue<T>& e) {
-    return finish_from<T>(m, n, FromTerms<T>{k, a, row_stride, col_stride, b, ldb}, c, ldc, e);
+    return epilogue_from<T>(m, n, FromTerms<T>{k, a, row_stride, col_stride, b, ldb}, c, ldc, e);
 }
 
 }  // namespace product

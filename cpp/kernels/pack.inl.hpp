@@ -14,7 +14,7 @@ constexpr std::size_t min(std::size_t a, std::size_t b) {
 // Rows of a tile two vectors wide: two vectors of B, one broadcast and a spare beside the
 // accumulators.
 template <class T>
-constexpr std::size_t kFewRows = (simd::Vec<T>::kRegisters - 4) / 2;
+constexpr std::size_t kNarrowTileRows = (simd::Vec<T>::kRegisters - 4) / 2;
 
 // Vectors as long as a line of the cache are on some CPUs loaded at half the rate at which they are
 // multiplied: 8 rows of three take 11 loads for 24 multiply-adds, 14 rows of two take 16 for 28.
@@ -23,7 +23,7 @@ constexpr bool kWideTiles =
     simd::Vec<T>::kRegisters == 32 && simd::Vec<T>::kLanes * sizeof(T) == 64;
 
 template <class T>
-constexpr std::size_t kTileRows = kWideTiles<T> ? 8 : kFewRows<T>;
+constexpr std::size_t kTileRows = kWideTiles<T> ? 8 : kNarrowTileRows<T>;
 
 template <class T>
 constexpr std::size_t kTileCols = (kWideTiles<T> ? 3 : 2) * simd::Vec<T>::kLanes;

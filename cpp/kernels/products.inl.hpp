@@ -15,7 +15,7 @@ constexpr dropwise::ProductKernels<T> kernels() {
     return {L,
             kTileRows<T>,
             kTileCols<T>,
-            kFewRows<T>,
+            kNarrowTileRows<T>,
             kSkipVectors<T> * L,
             kKeptVectors<T> * L,
             kCosts<T>,
@@ -23,7 +23,7 @@ constexpr dropwise::ProductKernels<T> kernels() {
             &pack_a<T>,
             &pack_b<T>,
             &multiply<T>,
-            &multiply_few_rows<T>,
+            &multiply_unpacked<T>,
             &dot<T>,
             &compact<T>,
             &multiply_skipping<T>,
@@ -31,9 +31,9 @@ constexpr dropwise::ProductKernels<T> kernels() {
             &multiply_listed<T>,
             &mask_words,
             &multiply_kept<T>,
-            &finish<T>,
+            &apply_epilogue<T>,
             &multiply_few_terms<T>,
-            &finish_kept<T>};
+            &expand_kept<T>};
 }
 
 }  // namespace product

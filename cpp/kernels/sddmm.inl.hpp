@@ -122,9 +122,9 @@ struct FromSums {
 };
 
 template <class T>
-bool finish_kept(std::size_t m, std::size_t n, const std::uint64_t* words, const T* sums,
+bool expand_kept(std::size_t m, std::size_t n, const std::uint64_t* words, const T* sums,
                  std::size_t ld_sums, T* c, std::ptrdiff_t ldc, const Epilogue<T>& e) {
-    return finish_from<T>(m, n, FromSums<T>{words, sums, ld_sums}, c, ldc, e);
+    return epilogue_from<T>(m, n, FromSums<T>{words, sums, ld_sums}, c, ldc, e);
 }
 
 }  // namespace product

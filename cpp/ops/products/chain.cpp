@@ -98,22 +98,22 @@ void multiply_chain(const std::vector<Product<T>>& products) {
         if (p.temporary) temporary += p.out.cols;
     }
     const Scratch<T> sums(Slot::kSums, std::max<size_t>(1, pieces * summed));
+    sums.require();
     MemoryCheck memory;
-    if (!memory(sums.get())) memory.rethrow();
     for (size_t start = 0; start < rows; start += kBand * step) {
         const size_t here = std::min(kBand, ceil_div(rows - start, step));
         parallel_for(here, [&](size_t piece) {
             const size_t first = start + piece * step;
             const Scratch<T> scratch(Slot::kPiece, step * temporary + 1);
-            if (!memory(scratch.get())) return;
+            if (!memory.granted(scratch)) return;
             try {
                 run_piece(products, first, std::min(step, rows - first),
                           sums.get() + piece * summed, scratch.get());
             } catch (const std::bad_alloc&) {
-                memory(nullptr);
+                memory.note_failure();
             }
         });
-        memory.rethrow();
+        memory.throw_if_failed();
         const T* sum = sums.get();
         for (const Product<T>& p : products) {
             if (!p.over_rows) continue;

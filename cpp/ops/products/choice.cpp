@@ -26,11 +26,11 @@ Terms dense_terms(const ProductKernels<T>& kern, Matrix<const T> a, Matrix<const
     const auto m = static_cast<double>(a.rows), n = static_cast<double>(b.cols);
     const auto k = static_cast<double>(a.cols);
     const double outputs = kept ? m * n : 0;
-    if (by_dots(kern, a, b) || by_dots_transposed(kern, a, b)) {
+    if (takes_dots(kern, a, b) || takes_dots_transposed(kern, a, b)) {
         const auto padded = static_cast<double>(round_up(a.cols, kern.lanes));
         const double copied = b.col_stride == 1 ? k * n : 0;
         // Rows that start in the middle of a vector are slower to load, and here nothing is packed.
-        const ptrdiff_t stride = by_dots(kern, a, b) ? a.row_stride : b.col_stride;
+        const ptrdiff_t stride = takes_dots(kern, a, b) ? a.row_stride : b.col_stride;
         const bool aligned = stride % static_cast<ptrdiff_t>(kern.lanes) == 0;
         return {1,
                 0,
@@ -46,7 +46,7 @@ Terms dense_terms(const ProductKernels<T>& kern, Matrix<const T> a, Matrix<const
                 outputs,
                 aligned ? 0 : m * n * padded};
     }
-    const bool transposed = few_columns(a, b.cols);
+    const bool transposed = takes_transpose(a, b.cols);
     if (transposed) {
         const Matrix<const T> at = a.transposed();
         a = b.transposed();
@@ -54,8 +54,8 @@ Terms dense_terms(const ProductKernels<T>& kern, Matrix<const T> a, Matrix<const
     }
     const auto padded = static_cast<double>(round_up(b.cols, kern.lanes));
     const auto rows = static_cast<double>(a.rows), cols = static_cast<double>(b.cols);
-    const bool in_place = !transposed && few_rows(kern, a.rows, b);
-    const auto passes = static_cast<double>(ceil_div(a.rows, kern.few_rows));
+    const bool in_place = !transposed && reads_b_unpacked(kern, a.rows, b);
+    const auto passes = static_cast<double>(ceil_div(a.rows, kern.max_unpacked_rows));
     const Either pack_a(a.col_stride == 1, rows * k);
     const Either pack_b(b.col_stride == 1, in_place ? 0 : k * cols);
     return {1,
@@ -80,9 +80,9 @@ Terms skip_terms(const ProductKernels<T>& kern, double density, Matrix<const T> 
     const auto k = static_cast<double>(a.cols);
     const auto padded = static_cast<double>(round_up(b.cols, kern.lanes));
     const auto tiles = static_cast<double>(ceil_div(b.cols, kern.skip_width));
-    const Passes passes = passes_at(density, a.rows);
-    const double both = passes.pairs ? density * density : 0;
-    const auto units = static_cast<double>(ceil_div(a.cols, passes.words * kWordBits));
+    const SkipPlan plan = skip_plan(density, a.rows);
+    const double both = plan.pairs ? density * density : 0;
+    const auto units = static_cast<double>(ceil_div(a.cols, plan.words * kWordBits));
     const Either find(a.col_stride == 1, m * k), copy(b.col_stride == 1, k * n);
     const Either copy_out(transpose_c, transpose_c || padded != n ? m * n : 0);
     return {1,
@@ -108,10 +108,10 @@ Terms keep_terms(const ProductKernels<T>& kern, double density, Matrix<const T> 
     const KeptChunks chunks(kern, a.cols);
     const auto padded = static_cast<double>(round_up(a.cols, kern.lanes));
     const auto blocks = static_cast<double>(ceil_div(b.cols, kWordBits));
-    const auto groups = static_cast<double>(ceil_div(ceil_div(b.cols, kWordBits), kKeptBlocks));
+    const auto groups = static_cast<double>(ceil_div(ceil_div(b.cols, kWordBits), kBlocksPerChunk));
     const auto times = static_cast<double>(chunks.count);
     const Either copy(b.row_stride == 1, k * n);
-    const Either copy_a(a.col_stride == 1, must_copy(a) ? m * k : 0);
+    const Either copy_a(a.col_stride == 1, must_copy_rows(a) ? m * k : 0);
     const auto ragged = static_cast<double>(chunks.tail % kern.lanes == 0 ? 0 : chunks.tail);
     return {1,
             density * m * n * padded,
@@ -155,12 +155,12 @@ Strategy cheapest(Matrix<const T> a, Matrix<const T> b, const std::uint8_t* bits
         offer(
             Strategy::kKept,
             [&](double d) { return cost(keep_terms(kern, d, a, b), costs.keeping); },
-            [&] { return bit_density(bits, m * n, work); });
+            [&] { return mask_density(bits, m * n, work); });
     if (skip.a)
         offer(
             Strategy::kSkipA,
             [&](double d) { return cost(skip_terms(kern, d, a, b, false), costs.skipping); },
-            [&] { return density(kern, a, work); });
+            [&] { return nonzero_density(kern, a, work); });
     if (skip.b && k >= 4 * kFewest)  // with fewer terms, outputs are copied for too little
         offer(
             Strategy::kSkipB,
@@ -168,7 +168,7 @@ Strategy cheapest(Matrix<const T> a, Matrix<const T> b, const std::uint8_t* bits
                 return cost(skip_terms(kern, d, b.transposed(), a.transposed(), true),
                             costs.skipping);
             },
-            [&] { return density(kern, b, work); });
+            [&] { return nonzero_density(kern, b, work); });
     return best;
 }
 

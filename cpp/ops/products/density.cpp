@@ -10,8 +10,7 @@ namespace dropwise::ops {
 
 namespace {
 
-// How many words of 64 elements to look at before a product of that many multiply-adds: enough for
-// a choice, and less than a hundredth of the work.
+// How many words of 64 elements to look at before a product of that many multiply-adds.
 size_t sample_words(size_t work) {
     return std::min<size_t>(64, 2 + work / 131072);
 }
@@ -24,7 +23,7 @@ size_t scattered(size_t s, size_t n) {
 }  // namespace
 
 template <class T>
-double density(const ProductKernels<T>& kern, Matrix<const T> a, size_t work) {
+double nonzero_density(const ProductKernels<T>& kern, Matrix<const T> a, size_t work) {
     if (a.col_stride != 1) a = a.transposed();
     if (a.col_stride != 1) return 1;  // no kernel reads such a matrix fast
     const size_t words = ceil_div(a.cols, kWordBits);
@@ -41,7 +40,7 @@ double density(const ProductKernels<T>& kern, Matrix<const T> a, size_t work) {
     return static_cast<double>(count) / static_cast<double>(seen);
 }
 
-double bit_density(const std::uint8_t* bits, size_t n, size_t work) {
+double mask_density(const std::uint8_t* bits, size_t n, size_t work) {
     const size_t words = n / kWordBits;
     const size_t sample = std::min(sample_words(work), words);
     if (sample == 0) return 1;
@@ -54,7 +53,7 @@ double bit_density(const std::uint8_t* bits, size_t n, size_t work) {
     return static_cast<double>(count) / static_cast<double>(sample * kWordBits);
 }
 
-template double density(const ProductKernels<float>&, Matrix<const float>, size_t);
-template double density(const ProductKernels<double>&, Matrix<const double>, size_t);
+template double nonzero_density(const ProductKernels<float>&, Matrix<const float>, size_t);
+template double nonzero_density(const ProductKernels<double>&, Matrix<const double>, size_t);
 
 }  // namespace dropwise::ops
