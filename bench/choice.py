@@ -12,6 +12,7 @@ is chosen and of the same thing, forced, differ by more than there is to see.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable
 
@@ -20,6 +21,7 @@ import numpy as np
 import dense
 import dropwise as dw
 import harness
+from dropwise._backends.protocol import Product
 from harness import Case, Contender, Goal, Question
 
 SHAPES = (
@@ -45,10 +47,11 @@ def call_of(product: str, o: dense.Operands, density: float) -> Callable[[str], 
         first = product == "first outputs kept"
         bias = np.ones(b.shape[1], np.float32) if first else None
         out = np.empty((a.shape[0], b.shape[1]), np.float32)
+        whole = Product(a, b, out, bias, first, bits=bits, scale=2.0)
 
         def kept(way: str) -> np.ndarray:
             way = "kept" if way == "skip" else way
-            _native.matmul_kept(a, b, bits, out, bias, first, 2.0, "", way=way)
+            _native.multiply([dataclasses.replace(whole, strategy=way)])
             return out
 
         return kept
@@ -61,7 +64,8 @@ def call_of(product: str, o: dense.Operands, density: float) -> Callable[[str], 
     out = np.empty((a.shape[0], b.shape[1]), np.float32)
 
     def skipped(way: str) -> np.ndarray:
-        _native.matmul(a, b, out, None, False, zeros, way=zeros if way == "skip" else way)
+        way = f"skip_{zeros}" if way == "skip" else way
+        _native.multiply([Product(a, b, out, skip=zeros, strategy=way)])
         return out
 
     return skipped

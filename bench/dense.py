@@ -23,6 +23,7 @@ import harness
 import openblas
 import peak
 from dropwise._backends import active
+from dropwise._backends.protocol import Product
 from harness import Case, Contender, Goal, Question
 
 SHAPES = (
@@ -99,9 +100,10 @@ def dense_operands(product: str, o: Operands) -> tuple[np.ndarray, np.ndarray]:
 
 def _matmul(a: np.ndarray, b: np.ndarray, outs: Mapping[Any, np.ndarray], skip: str) -> Call:
     out = outs[a.shape[0], b.shape[1]]
+    products = [Product(a, b, out, skip=skip)]
 
     def call() -> np.ndarray:
-        active().matmul(a, b, out, None, False, skip)
+        active().multiply(products)
         return out
 
     return call
@@ -116,9 +118,10 @@ def _kept(
     relu: bool = False,
 ) -> Call:
     out = outs[a.shape[0], b.shape[1]]
+    products = [Product(a, b, out, bias, relu, bits=bits, scale=2.0)]
 
     def call() -> np.ndarray:
-        active().matmul_kept(a, b, bits, out, bias, relu, 2.0, "")
+        active().multiply(products)
         return out
 
     return call

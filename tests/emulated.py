@@ -19,8 +19,8 @@ CPP = pathlib.Path(__file__).parents[1] / "cpp"
 SOURCES = [
     CPP / "kernels/table.cpp",
     CPP / "ops/mask.cpp",
-    CPP / "ops/dropout.cpp",
-    CPP / "ops/matmul.cpp",
+    CPP / "ops/elementwise.cpp",
+    *sorted((CPP / "ops/products").glob("*.cpp")),
     CPP / "core/cpu_count.cpp",
     CPP / "core/cpu_features.cpp",
     CPP / "core/dispatch.cpp",

@@ -3,6 +3,6 @@
 
 PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
     dropwise::bind_config(m);
-    dropwise::bind_dropout(m);
-    dropwise::bind_matmul(m);
+    dropwise::bind_elementwise(m);
+    dropwise::bind_products(m);
 }

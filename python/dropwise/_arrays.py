@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dropwise import _memory
 from dropwise._arguments import as_operand
 from dropwise._backends import active
-from dropwise._backends.protocol import Array, Bits
+from dropwise._backends.protocol import Array, Bits, Product
 from dropwise._dtypes import F32, F64, has_kernel
 
 
@@ -183,14 +183,14 @@ def _kernel_product(
     else:
         y = np.empty((a.shape[0], b.shape[1]), work)
     if direct:
-        active().matmul(a, b, y, bias, relu, skip)
+        active().multiply((Product(a, b, y, bias, relu, skip),))
     else:  # converted in blocks of rows, which stay in the cache
         step = _rows_at_once(a)
         converted = np.empty((step, a.shape[1]), work)
         for i in range(0, len(a), step):
             part = converted[: len(a) - i]
             part[...] = a[i : i + step]
-            active().matmul(part, b, y[i : i + step], bias, relu, skip)
+            active().multiply((Product(part, b, y[i : i + step], bias, relu, skip),))
     return y if work == dtype else y.astype(dtype)
 
 

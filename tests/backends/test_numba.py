@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import dropwise
+from dropwise._backends.protocol import Product
 from support import require, run_python
 
 require("numba")
@@ -33,7 +34,7 @@ def test_products_are_exact_on_both_sides_of_the_choice_to_skip(numba, shape, de
     a, b = _integers(rng, (m, k), dtype, density), _integers(rng, (k, n), dtype)
     for left, right in [(a, b), (np.asfortranarray(a), np.asfortranarray(b))]:
         out = np.full((n, m), np.nan, dtype).T
-        numba.matmul(left, right, out, skip="a")
+        numba.multiply([Product(left, right, out, skip="a")])
         np.testing.assert_array_equal(out, a @ b)
 
 
@@ -54,17 +55,17 @@ def test_a_skipped_zero_against_a_non_finite_value_counts_for_nothing(numba, bad
     b[0], b[1, 0] = bad, 0
     out = np.empty((3, columns), np.float32)
 
-    numba.matmul(a, b, out, skip="a")
+    numba.multiply([Product(a, b, out, skip="a")])
     np.testing.assert_array_equal(out[:, 0], [0, 0, 0])
     np.testing.assert_array_equal(out[:, 1], [1, 2, 0])
 
     a[0, 1] = bad
-    numba.matmul(a, b, out, skip="a")
+    numba.multiply([Product(a, b, out, skip="a")])
     assert np.isnan(out[0, 0])
-    numba.matmul(a, b, out, skip="ab")
+    numba.multiply([Product(a, b, out, skip="ab")])
     assert out[0, 0] == 0
 
-    numba.matmul(a, b, out)
+    numba.multiply([Product(a, b, out)])
     assert np.isnan(out).all()
 
 

@@ -9,7 +9,7 @@
 
 #include "core/dispatch.hpp"
 #include "core/threads.hpp"
-#include "ops/matmul.hpp"
+#include "ops/products/product.hpp"
 
 namespace {
 

@@ -17,7 +17,8 @@ Backends differ in arithmetic only.  Arguments are checked before, so a backend 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,27 +27,35 @@ Bits = NDArray[np.uint8]
 Array = NDArray[Any]
 
 
-class Product(NamedTuple):
-    """One of a chain: the arguments of ``matmul``, or of ``matmul_kept`` if there are bits.
+@dataclass(slots=True)
+class Product:
+    """``out = a @ b (+ bias) (then ReLU) (then times scale where the bit is 1, else +0.0)``.
 
-    An operand may be what an earlier one wrote: all of it, perhaps transposed, over the same rows.
-    What is summed `over_rows` is there when the chain has ended.
+    Several of them in one call are a chain.  An operand may then be the `out` of an earlier one:
+    all of it, perhaps transposed, over the same rows.  What is summed `over_rows` is there when the
+    call returns.
     """
 
-    a: Array
-    b: Array
-    out: Array
-    bias: Array | None = None
+    a: Array  # [M, K]
+    b: Array  # [K, N]
+    out: Array  # [M, N]; C-contiguous if there are bits, nonzero or `temporary`
+    bias: Array | None = None  # [N], contiguous
     relu: bool = False
+    # The operands whose exact zeros may be skipped: "", "a", "b" or "ab".  Whether they are depends
+    # on the measured density.
     skip: str = ""
-    nonzero: Bits | None = None
-    bits: Bits | None = None
+    nonzero: Bits | None = None  # gets the bits that `nonzero_bits` finds in `out`
+    bits: Bits | None = None  # a packed mask over the C order of `out`
     scale: float = 1.0
-    # The rows that the chain is about are those of a and out or, with `over_rows`, those of b, and
-    # this is the sum over them, with no bias or any other step.
+    # The rows that a chain shares are those of a and out or, with `over_rows`, those of b, and this
+    # is the sum over them, with no bias or any other step.
     over_rows: bool = False
-    # Nobody but products that follow takes `out`, which is C-contiguous: it may be left as it is.
+    # Only later products of the chain read `out`.  What it holds in the end is undefined.
     temporary: bool = False
+    # How the native backend computes it: "dense", "skip_a", "skip_b" or "kept", as far as `skip`
+    # and `bits` allow; "" takes the cheapest, which `_native.strategy_of` names.  The results are
+    # the same, to rounding.  For tests and benches; other backends ignore it.
+    strategy: str = ""
 
 
 class Backend(Protocol):
@@ -81,43 +90,8 @@ class Backend(Protocol):
     def nonzero_bits(self, x: Array, bits: Bits) -> None:
         """Set the bit where ``x != 0`` (NaN counts as nonzero, -0.0 as zero)."""
 
-    def matmul(
-        self,
-        a: Array,
-        b: Array,
-        out: Array,
-        bias: Array | None = None,
-        relu: bool = False,
-        skip: str = "",
-        nonzero: Bits | None = None,
-    ) -> None:
-        """Write ``a @ b (+ bias) (then ReLU)``: a [M, K], b [K, N], out [M, N].
-
-        ``bias`` [N] is contiguous.
-        ``skip`` names the operands whose exact zeros may be skipped ("", "a", "b" or "ab"); whether
-        that is done depends on the measured density.  ``nonzero``, if given, gets the bits that
-        ``nonzero_bits`` finds in ``out``, which is C-contiguous then.
-        """
-
-    def matmul_kept(
-        self,
-        a: Array,
-        b: Array,
-        bits: Bits,
-        out: Array,
-        bias: Array | None = None,
-        relu: bool = False,
-        scale: float = 1.0,
-        skip: str = "",
-        nonzero: Bits | None = None,
-    ) -> None:
-        """Like ``matmul``, times ``scale``, but only where the bit is 1: +0.0 elsewhere.
-
-        ``bits`` is the packed mask over the C order of ``out``, which is C-contiguous here.
-        """
-
-    def matmul_chain(self, products: Sequence[Product]) -> None:
-        """Compute them, in an order in which each finds what those before it wrote."""
+    def multiply(self, products: Sequence[Product]) -> None:
+        """Compute products, in an order in which each finds what those before it wrote."""
 
     def num_threads(self) -> int:
         """Threads a call may use."""

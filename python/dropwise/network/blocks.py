@@ -78,7 +78,7 @@ class ProductChain:
     def compute(self) -> None:
         """Compute all products that were appended, then call the callbacks in order."""
         if self._products:
-            active().matmul_chain(self._products)
+            active().multiply(self._products)
             self._products = []
         for callback in self._callbacks:
             callback()

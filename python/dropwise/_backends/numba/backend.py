@@ -71,45 +71,13 @@ class NumbaBackend:
         flat = _flat(x)
         elements.compare(flat, flat[:0], bits, False)
 
-    def matmul(
-        self,
-        a: Array,
-        b: Array,
-        out: Array,
-        bias: Array | None = None,
-        relu: bool = False,
-        skip: str = "",
-        nonzero: Bits | None = None,
-    ) -> None:
-        multiply(a, b, out, bias, relu, skip)
-        if nonzero is not None:
-            self.nonzero_bits(out, nonzero)
-
-    def matmul_kept(
-        self,
-        a: Array,
-        b: Array,
-        bits: Bits,
-        out: Array,
-        bias: Array | None = None,
-        relu: bool = False,
-        scale: float = 1.0,
-        skip: str = "",
-        nonzero: Bits | None = None,
-    ) -> None:
-        self.matmul(a, b, out, bias, relu, skip)
-        self.apply_bits(out, out, bits, scale)
-        if nonzero is not None:
-            self.nonzero_bits(out, nonzero)
-
-    def matmul_chain(self, products: Sequence[Product]) -> None:
-        for p in products:
-            if p.bits is None:
-                self.matmul(p.a, p.b, p.out, p.bias, p.relu, p.skip, p.nonzero)
-            else:
-                self.matmul_kept(
-                    p.a, p.b, p.bits, p.out, p.bias, p.relu, p.scale, p.skip, p.nonzero
-                )
+    def multiply(self, products: Sequence[Product]) -> None:
+        for product in products:
+            multiply(product)
+            if product.bits is not None:
+                self.apply_bits(product.out, product.out, product.bits, product.scale)
+            if product.nonzero is not None:
+                self.nonzero_bits(product.out, product.nonzero)
 
     def num_threads(self) -> int:
         return 1

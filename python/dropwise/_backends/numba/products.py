@@ -7,7 +7,7 @@ import os
 import numpy as np
 
 from dropwise._backends.numba.compilation import kernel
-from dropwise._backends.protocol import Array
+from dropwise._backends.protocol import Array, Product
 
 # Below this density of `a`, and from this size on, one thread of ours that skips zeros takes less
 # time than a dense product by NumPy's BLAS, which may use every core that the process has.
@@ -77,10 +77,9 @@ def _multiply_nonzero(a, b, out, skip_a, skip_b):
                     out[i, j] += a[i, k] * b[k, j]
 
 
-def multiply(
-    a: Array, b: Array, out: Array, bias: Array | None = None, relu: bool = False, skip: str = ""
-) -> None:
-    """Write ``a @ b (+ bias) (then ReLU)``; zeros of the operands in `skip` may be skipped."""
+def multiply(product: Product) -> None:
+    """A product with its bias and ReLU; zeros of the operands in its `skip` may be skipped."""
+    a, b, out, skip = product.a, product.b, product.out, product.skip
     with np.errstate(all="ignore"):
         if "a" in skip and _worth_skipping(a, b):
             result = np.empty(out.shape, out.dtype)
@@ -94,5 +93,6 @@ def multiply(
             a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
             _multiply_nonzero(a, b, exact, "a" in skip, "b" in skip)
             out[...] = exact
-    if bias is not None or relu:
-        _add_bias_and_relu(out, np.empty(0, out.dtype) if bias is None else bias, relu)
+    if product.bias is not None or product.relu:
+        bias = np.empty(0, out.dtype) if product.bias is None else product.bias
+        _add_bias_and_relu(out, bias, product.relu)

@@ -1,7 +1,7 @@
 // Dropout, its gradient and ReLU on one chunk, for one instruction set.
 //
 // Compiled once per set (cpp/cmake/IsaKernels.cmake).  Pointers are aligned to their elements only.
-// Nothing here allocates, throws or starts threads; ops/dropout.cpp cuts the work into chunks.
+// Nothing here allocates, throws or starts threads; ops/elementwise.cpp cuts the work into chunks.
 #pragma once
 
 #include <cstddef>
@@ -11,7 +11,7 @@
 #include "simd/vec.hpp"
 
 namespace {
-namespace dropout {
+namespace elementwise {
 
 // 64 bits of a packed mask from element e on; words[e / 64 + 1] must exist.
 inline std::uint64_t bits_at(const std::uint64_t* words, std::size_t e) {
@@ -76,7 +76,7 @@ void apply(const dropwise::MaskedChunk& chunk, std::size_t from, std::size_t to)
         apply_range<K, false>(chunk, from, to);
 }
 
-// Calls body(vector, bit shift, elements) on x from left to right and stores the bits it returns.
+// Calls body(vector, position, count) on x from left to right and stores the bits that it returns.
 template <class K, class Body>
 inline void collect_bits(const typename K::Element* x, std::uint64_t* words, std::size_t n,
                          Body body) {
@@ -117,5 +117,5 @@ constexpr dropwise::ElementKernels kernels() {
     return {&apply<K>, &relu<K>, &nonzero<K>};
 }
 
-}  // namespace dropout
+}  // namespace elementwise
 }  // namespace

@@ -1,0 +1,129 @@
+// Cuts a chain into pieces of rows where that keeps what passes between its products in cache.
+#include "ops/products/chain.hpp"
+
+#include <algorithm>
+#include <new>
+
+#include "core/threads.hpp"
+#include "ops/products/blocks.hpp"
+
+namespace dropwise::ops {
+
+namespace {
+
+template <class T>
+size_t rows_of(const Product<T>& p) {
+    return p.over_rows ? p.a.cols : p.out.rows;
+}
+
+// The number of rows in a piece; 0 if each product is to take all rows at once.
+template <class T>
+size_t rows_per_piece(const std::vector<Product<T>>& products) {
+    constexpr size_t kBytes = size_t{1} << 19;  // that a piece writes: half of an L2 cache
+    constexpr size_t kFewest = 64;  // rows: with fewer, the fixed cost of a product is too much
+    constexpr size_t kThin = 32;
+    if (products.size() < 2) return 0;
+    const size_t rows = rows_of(products[0]);
+    size_t row_bytes = 1;
+    for (const Product<T>& p : products) {
+        // A matrix larger than that in both directions is better packed once, for all rows.
+        const size_t inner = p.over_rows ? p.out.rows : p.a.cols;
+        if (rows_of(p) != rows || std::min(inner, p.out.cols) > kThin) return 0;
+        if (!p.over_rows) row_bytes += sizeof(T) * p.out.cols;
+    }
+    const size_t step = kBytes / row_bytes / kFewest * kFewest;
+    return step < rows ? step : 0;
+}
+
+// All products for `m` of their rows, from row `first` on, a multiple of 8.  Sums over rows go to
+// `sums`, one after the other, and temporary results to `scratch`, likewise.
+template <class T>
+void run_piece(const std::vector<Product<T>>& products, size_t first, size_t m, T* sums,
+               T* scratch) {
+    const auto piece_of = [&](auto x) { return x.block(first, 0, m, x.cols); };
+    T* next = scratch;
+    for (const Product<T>& whole : products) {
+        Product<T> p = whole;
+        p.b = p.over_rows ? piece_of(p.b) : p.b;
+        p.a = p.over_rows ? piece_of(p.a.transposed()).transposed() : piece_of(p.a);
+        const T* moved = scratch;
+        for (const Product<T>* before = products.data(); before != &whole; ++before) {
+            if (!before->temporary) continue;
+            if (whole.a.data == before->out.data) p.a.data = moved;
+            if (whole.b.data == before->out.data) p.b.data = moved;
+            moved += m * before->out.cols;
+        }
+        if (p.over_rows) {
+            p.out = {sums, p.out.rows, p.out.cols, static_cast<ptrdiff_t>(p.out.cols), 1};
+            sums += p.out.rows * p.out.cols;
+        } else {
+            p.out = piece_of(p.out);
+            if (p.bits != nullptr) p.bits += first / 8 * p.out.cols;
+            if (p.nonzero != nullptr) p.nonzero += first / 8 * p.out.cols;
+        }
+        if (p.temporary) {
+            p.out.data = next;
+            next += m * p.out.cols;
+        }
+        multiply(p);
+    }
+}
+
+// out = or (unless `first`) += the sum of `pieces` matrices that are `stride` elements apart.
+template <class T>
+void add_pieces(const T* sums, size_t pieces, size_t stride, bool first, Matrix<T> out) {
+    for (size_t i = 0; i < out.rows; ++i)
+        for (size_t j = 0; j < out.cols; ++j, ++sums) {
+            T total = first ? 0 : *out.at(i, j);
+            for (size_t piece = 0; piece < pieces; ++piece) total += sums[piece * stride];
+            *out.at(i, j) = total;
+        }
+}
+
+}  // namespace
+
+template <class T>
+void multiply_chain(const std::vector<Product<T>>& products) {
+    const size_t step = rows_per_piece(products);
+    if (step == 0) {
+        for (const Product<T>& p : products) multiply(p);
+        return;
+    }
+    constexpr size_t kBand = 64;  // pieces whose sums are held at once
+    const size_t rows = rows_of(products[0]);
+    const size_t pieces = std::min(kBand, ceil_div(rows, step));
+    size_t summed = 0, temporary = 0;
+    for (const Product<T>& p : products) {
+        if (p.over_rows) summed += p.out.rows * p.out.cols;
+        if (p.temporary) temporary += p.out.cols;
+    }
+    const Scratch<T> sums(Slot::kSums, std::max<size_t>(1, pieces * summed));
+    sums.require();
+    MemoryCheck memory;
+    for (size_t start = 0; start < rows; start += kBand * step) {
+        const size_t here = std::min(kBand, ceil_div(rows - start, step));
+        parallel_for(here, [&](size_t piece) {
+            const size_t first = start + piece * step;
+            const Scratch<T> scratch(Slot::kPiece, step * temporary + 1);
+            if (!memory.granted(scratch)) return;
+            try {
+                run_piece(products, first, std::min(step, rows - first),
+                          sums.get() + piece * summed, scratch.get());
+            } catch (const std::bad_alloc&) {
+                memory.note_failure();
+            }
+        });
+        memory.throw_if_failed();
+        const T* sum = sums.get();
+        for (const Product<T>& p : products) {
+            if (!p.over_rows) continue;
+            add_pieces(sum, here, summed, start == 0, p.out);
+            sum += p.out.rows * p.out.cols;
+        }
+    }
+}
+
+template void multiply_chain(const std::vector<Product<float>>&);
+template void multiply_chain(const std::vector<Product<double>>&);
+
+}  // namespace dropwise::ops
