@@ -9,6 +9,7 @@ import pickle
 import numpy as np
 import pytest
 
+from dropwise._arguments import as_mask_streams
 from dropwise.random import MaskStreams, key_from_seed, seed_sequence, spawn
 
 
@@ -51,13 +52,19 @@ def test_a_child_has_the_spawn_key_of_its_number():
     assert key_from_seed(spawn(parent, 2)) == key_from_seed(child)
 
 
-def test_streams_are_given_out_once():
+def test_a_stream_is_used_once_the_count_is_set_past_it():
     streams = MaskStreams(9, 5)
-    assert [streams.take() for _ in range(3)] == [5, 6, 7]
-    assert streams.next_stream == 8
+    assert [streams.peek(), streams.peek()] == [5, 5]
+    streams.next_stream = 6
+    assert streams.peek() == 6
 
 
-@pytest.mark.parametrize(("key", "stream"), [(-1, 0), (2**64, 0), (0, -1), (0, 2**56)])
+def test_after_the_last_stream_there_is_none():
+    with pytest.raises(RuntimeError, match=r"all 2\*\*56 streams"):
+        MaskStreams(0, 2**56).peek()
+
+
+@pytest.mark.parametrize(("key", "stream"), [(-1, 0), (2**64, 0), (0, -1), (0, 2**56 + 1)])
 def test_a_key_or_stream_out_of_range_is_an_error(key, stream):
     with pytest.raises(ValueError, match="must be in"):
         MaskStreams(key, stream)
@@ -67,7 +74,7 @@ def test_a_key_or_stream_out_of_range_is_an_error(key, stream):
 def test_the_state_survives_json(key):
     state = json.loads(json.dumps(MaskStreams(key, 2**55).state_dict()))
     assert {type(v) for v in state.values()} <= {int, str}
-    back = MaskStreams.from_state_dict(state)
+    back = as_mask_streams(state, "state")
     assert (back.key, back.next_stream) == (key, 2**55)
 
 
@@ -76,13 +83,32 @@ def test_the_state_of_another_mask_contract_is_refused():
     with pytest.raises(
         ValueError, match="contract version 2; this release makes the masks of version 1"
     ):
-        MaskStreams.from_state_dict(state)
+        as_mask_streams(state, "state")
 
 
 @pytest.mark.parametrize(
-    "duplicate", [copy.copy, copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))]
+    ("change", "error", "message"),
+    [
+        ({"key": 5}, TypeError, "key must be a string"),
+        ({"key": "0x1" + "0" * 16}, ValueError, "key must be a 64-bit number"),
+        ({"key": "seven"}, ValueError, "key must be a 64-bit number"),
+        ({"next_stream": 1.0}, TypeError, "next_stream must be an integer"),
+        ({"next_stream": -1}, ValueError, "next_stream must be in"),
+        ({"more": 1}, ValueError, "unexpected: 'more'"),
+    ],
+)
+def test_a_state_that_is_none_is_refused(change, error, message):
+    with pytest.raises(error, match=message):
+        as_mask_streams(MaskStreams(1).state_dict() | change, "state")
+    with pytest.raises(ValueError, match="missing: 'key', 'mask_contract', 'next_stream'"):
+        as_mask_streams({}, "state")
+
+
+@pytest.mark.parametrize(
+    "duplicate",
+    [MaskStreams.copy, copy.copy, copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))],
 )
 def test_a_copy_counts_for_itself(duplicate):
     streams = MaskStreams(1, 2)
-    duplicate(streams).take()
+    duplicate(streams).next_stream = 7
     assert streams.next_stream == 2

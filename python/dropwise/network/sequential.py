@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, overload
 
@@ -14,18 +13,17 @@ from dropwise._backends.protocol import Array
 from dropwise.layers.base import Layer, is_registered, no_forward, register
 from dropwise.layers.dense import Dense
 from dropwise.layers.run import RunContext
-from dropwise.losses import Loss
-from dropwise.network import files, monte_carlo, training
+from dropwise.network import files, monte_carlo
 from dropwise.network.archive import File
-from dropwise.network.data import checked_data, checked_validation_data
 from dropwise.network.fused import FusedLayers, NetworkPass, check_chain
 from dropwise.network.history import Best, Epoch
+from dropwise.network.trainable import TrainableNetwork
 from dropwise.optimizers import Optimizer
 from dropwise.random import Seed, key_from_seed, seed_sequence, spawn, spawned_key
 
 
 @register
-class Sequential(Layer):
+class Sequential(TrainableNetwork):
     """Layers one after the other.
 
     Parameters
@@ -65,7 +63,7 @@ class Sequential(Layer):
         check_chain(self.layers)
         self._fused = FusedLayers(self.layers)
         self.history: list[Epoch] = []
-        self.unfinished: Best | None = None  # of a fit that a checkpoint was written in
+        self.unfinished: Best | None = None
         self.epochs_done = 0
         self.shuffle_key = key_from_seed(None)  # with epochs_done: fixes the order of the rows
         self._seeded = False
@@ -176,7 +174,7 @@ class Sequential(Layer):
     @overload
     def backward(self, dy: ArrayLike, *, input_grad: Literal[True] = True) -> Array: ...
     @overload
-    def backward(self, dy: ArrayLike, *, input_grad: bool) -> Array | None: ...
+    def backward(self, dy: ArrayLike, *, input_grad: bool = ...) -> Array | None: ...
     def backward(self, dy: ArrayLike, *, input_grad: bool = True) -> Array | None:
         """Set the gradients of all parameters.
 
@@ -263,160 +261,6 @@ class Sequential(Layer):
         rows = self.check_input(x)
         n_samples = _arguments.as_integer(n_samples, "n_samples", least=1)
         return monte_carlo.predict_mc(self._fused, rows, n_samples, transform)
-
-    # ---- training
-
-    def fit(
-        self,
-        x: ArrayLike,
-        y: ArrayLike,
-        *,
-        loss: Loss,
-        optimizer: Optimizer,
-        epochs: int = 1,
-        batch_size: int | None = 128,
-        shuffle: bool = True,
-        sample_weight: ArrayLike | None = None,
-        class_weight: Mapping[int, float] | str | None = None,
-        validation_data: Sequence[ArrayLike] | None = None,
-        patience: int | None = None,
-        restore_best: bool = False,
-        checkpoint: str | os.PathLike[str] | None = None,
-        every: int = 1,
-        progress: bool = True,
-    ) -> list[Epoch]:
-        """Train for `epochs` further epochs.
-
-        Parameters
-        ----------
-        x : array_like, shape (n, ..., features)
-            Real numbers.
-        y : array_like, shape (n, ...)
-            What `loss` compares with: classes, or values.
-        loss : SoftmaxCrossEntropy, BinaryCrossEntropy, MeanSquaredError, or one of your own
-            One of your own needs two methods, ``forward(y_pred, y) -> float`` and
-            ``backward() -> ndarray``; see `losses.Loss`.
-        optimizer : Adam or SGD
-        epochs : int
-            How many further epochs.
-        batch_size : int or None
-            Rows of a step; None: all of them.
-        shuffle : bool
-            Take the rows in a new order in each epoch (where there are several batches).
-        sample_weight : array_like, shape (n,), optional
-            Weights of the rows; losses are means over them.  A batch whose weights are all 0 makes
-            no step.
-        class_weight : mapping of class to weight, or "balanced", optional
-            Further weights by the class in `y` (integers, or one-hot); classes that are not named
-            have 1.  "balanced" gives each class the same sum of weights.
-        validation_data : (x, y) or (x, y, sample_weight), optional
-            Evaluated after each epoch.
-        patience : int, optional
-            Stop after so many epochs without a better validation loss, or training loss if there is
-            no `validation_data`.
-        restore_best : bool
-            End with the parameters of the epoch that was best by that measure.
-        checkpoint : path, optional
-            Write network, optimizer and history to this file after every `every` epochs, and at the
-            end.  From it, `load_checkpoint` goes on bit for bit as if nothing had happened.
-        every : int
-            Epochs from one checkpoint to the next.
-        progress : bool
-            Show a progress bar, if tqdm is installed.
-
-        Returns
-        -------
-        list of Epoch
-            The figures of the epochs of this call.  `history` has those of all calls, also when a
-            call ends by an exception.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If an argument does not fit.  Nothing has changed then.
-        FloatingPointError
-            If a loss is not finite.  The update that would follow is not made; the message says in
-            which epoch and batch that was, and whether the parameters are finite.
-
-        See Also
-        --------
-        iter_fit : the same, epoch by epoch.
-        """
-        run = self.iter_fit(
-            x,
-            y,
-            loss=loss,
-            optimizer=optimizer,
-            epochs=epochs,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            sample_weight=sample_weight,
-            class_weight=class_weight,
-            validation_data=validation_data,
-            patience=patience,
-            restore_best=restore_best,
-            checkpoint=checkpoint,
-            every=every,
-        )
-        return training.collect_epochs(run, epochs, progress)
-
-    def iter_fit(
-        self,
-        x: ArrayLike,
-        y: ArrayLike,
-        *,
-        loss: Loss,
-        optimizer: Optimizer,
-        epochs: int = 1,
-        batch_size: int | None = 128,
-        shuffle: bool = True,
-        sample_weight: ArrayLike | None = None,
-        class_weight: Mapping[int, float] | str | None = None,
-        validation_data: Sequence[ArrayLike] | None = None,
-        patience: int | None = None,
-        restore_best: bool = False,
-        checkpoint: str | os.PathLike[str] | None = None,
-        every: int = 1,
-    ) -> Iterator[Epoch]:
-        """Train as `fit` does, giving the figures after each epoch; stop by leaving the loop.
-
-        Between two epochs the network can be used as always: evaluated, saved, changed.  Arguments
-        are checked at the call, before the first epoch.
-        """
-        as_integer = _arguments.as_integer
-        settings = training.Settings(
-            loss,
-            optimizer,
-            as_integer(epochs, "epochs", least=0),
-            None if batch_size is None else as_integer(batch_size, "batch_size", least=1),
-            bool(shuffle),
-            None if patience is None else as_integer(patience, "patience", least=1),
-            bool(restore_best),
-            checkpoint,
-            as_integer(every, "every", least=1),
-        )
-        if checkpoint is not None:
-            files.check_savable(self)
-        data = checked_data(self, x, y, loss, sample_weight, class_weight)
-        validation = None
-        if validation_data is not None:
-            validation = checked_validation_data(self, validation_data, loss)
-        return training.train_epochs(self, data, validation, settings)
-
-    def evaluate(
-        self, x: ArrayLike, y: ArrayLike, *, loss: Loss, sample_weight: ArrayLike | None = None
-    ) -> tuple[float, float | None]:
-        """Data loss and accuracy (None if the loss has none) at inference; nothing is remembered.
-
-        Parameters
-        ----------
-        x : array_like, shape (n, ..., features)
-        y : array_like, shape (n, ...)
-        loss : as in `fit`
-        sample_weight : array_like, shape (n,), optional
-        """
-        data = checked_data(self, x, y, loss, sample_weight)
-        return training.evaluate(self, data, loss)
 
     def has_parameters(self) -> bool:
         """Whether any layer has."""
