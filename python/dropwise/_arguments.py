@@ -237,7 +237,10 @@ def as_gradient(dy: Any, shape: tuple[int, ...], dtype: np.dtype[Any], who: obje
 
     After a result of integers or bools, which gradients are not, it keeps its own dtype.
     """
-    if type(dy) is not np.ndarray or dy.dtype is not dtype:
+    if type(dy) is np.ndarray and dy.dtype is dtype:
+        if dy.shape == shape:
+            return dy
+    else:
         dy = as_plain_array(dy, "dy")
         if not (is_real(dy.dtype) or (dy.dtype.kind == "c" and dtype.kind == "c")):
             raise TypeError(f"{who} returned {dtype}, got dy of dtype {dy.dtype}")

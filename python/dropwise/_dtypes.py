@@ -39,7 +39,8 @@ def wide_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 def native(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """`dtype` in native byte order."""
-    return dtype.newbyteorder("=")
+    # The very object where possible: `is` then tells most dtypes apart.
+    return dtype if dtype.isnative else dtype.newbyteorder("=")
 
 
 @functools.lru_cache(maxsize=1024)

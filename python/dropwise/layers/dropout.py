@@ -14,7 +14,7 @@ from dropwise._backends import active
 from dropwise._backends.protocol import Array, Bits
 from dropwise.layers.base import Layer, no_forward, register
 from dropwise.layers.run import RunContext
-from dropwise.random import MaskStreams, Seed, key_from_seed, spawned_key
+from dropwise.random import STREAM_END, MaskStreams, Seed, key_from_seed, spawned_key
 
 
 class DropoutPass(NamedTuple):
@@ -22,8 +22,19 @@ class DropoutPass(NamedTuple):
 
     shape: tuple[int, ...]  # of the input
     dtype: np.dtype[Any]  # of the result
-    noise: _arrays.NoiseSpec
     bits: Bits | None  # packed mask; None: backward generates it again
+    # As in `_arrays.NoiseSpec`; one record in another would show in calls of a few elements.
+    rate: float
+    scale: float
+    key: int
+    stream: int
+    offset: int
+    noise_shape: tuple[int, ...] | None
+
+    @property
+    def noise(self) -> _arrays.NoiseSpec:
+        """The mask and the scale, as the functions on arrays take them."""
+        return _arrays.NoiseSpec(*self[3:])
 
 
 _new_pass = tuple.__new__  # takes a third of the time of the constructor
@@ -158,17 +169,18 @@ class Dropout(Layer):
                 and (out is None or _arrays.can_write_directly(x, out))
             ):
                 streams = self._streams
-                stream = streams.peek()
+                stream = streams.next_stream
+                if stream >= STREAM_END:
+                    streams.peek()  # says so
                 if out is not None:
                     y = out
                 else:
                     y = np.empty(shape, dtype) if x.size < _SMALL else _memory.empty(shape, dtype)
                 bits = np.empty(mask_bytes, np.uint8) if mask_bytes else None
                 active().dropout_forward(x, y, bits, rate, scale, key, stream, 0)
-                noise = _new_pass(_arrays.NoiseSpec, (rate, scale, key, stream, 0, None))
                 streams.next_stream = stream + 1
                 self._pass = self._training_pass = _new_pass(
-                    DropoutPass, (shape, dtype, noise, bits)
+                    DropoutPass, (shape, dtype, bits, rate, scale, key, stream, 0, None)
                 )
                 return y
         x = _arguments.as_input(x, keep_integers=training and self._scaling == "vanilla")
@@ -197,8 +209,9 @@ class Dropout(Layer):
     ) -> _arrays.NoiseSpec:
         """The mask and the scale of a call, checked against its input."""
         noise_shape = _arguments.fit_noise_shape(self._noise_shape, shape)
-        size = math.prod(shape if noise_shape is None else noise_shape)
-        offset = _arguments.as_offset(offset, size)
+        if type(offset) is not int or offset:
+            size = math.prod(shape if noise_shape is None else noise_shape)
+            offset = _arguments.as_offset(offset, size)
         rate, scale = _dtypes.rate_and_scale(self._rate, self._scaling, training, dtype)
         return _arrays.NoiseSpec(rate, scale, self._streams.key, stream, offset, noise_shape)
 
@@ -213,7 +226,7 @@ class Dropout(Layer):
             size = math.prod(shape if noise.noise_shape is None else noise.noise_shape)
             bits = np.empty((size + 7) >> 3, np.uint8)
         y = _arrays.apply_dropout(x, out, bits, noise)
-        return y, DropoutPass(shape, dtype, noise, bits)
+        return y, DropoutPass(shape, dtype, bits, *noise)
 
     def backward(self, dy: ArrayLike, *, out: Array | None = None) -> Array:
         """The gradient with respect to `x` of the last forward.
@@ -230,28 +243,27 @@ class Dropout(Layer):
             raise no_forward(self)
         if out is None and type(dy) is np.ndarray:
             # The fewest steps possible, as in forward.
-            shape, dtype, noise, bits = record
+            shape, dtype, bits, _, scale, _, _, _, noise_shape = record
             if (
                 bits is not None
                 and dy.dtype is dtype
                 and dy.shape == shape
+                and noise_shape is None
                 and dtype in _dtypes.STANDARD
-                and noise.noise_shape is None
                 and dy.flags.carray
             ):
                 dx = np.empty(shape, dtype) if dy.size < _SMALL else _memory.empty(shape, dtype)
-                active().apply_bits(dy, dx, bits, noise.scale)
+                active().apply_bits(dy, dx, bits, scale)
                 return dx
         return self._gradient(record, dy, out)
 
     def _gradient(self, record: DropoutPass, dy: ArrayLike, out: Array | None = None) -> Array:
-        shape, dtype, noise, bits = record
-        dy = _arguments.as_gradient(dy, shape, dtype, self)
+        dy = _arguments.as_gradient(dy, record.shape, record.dtype, self)
         if out is not None:
             _arguments.check_out(out, dy.shape, dy.dtype)
-        if bits is not None:
-            return _arrays.apply_mask(dy, out, bits, noise.scale, noise.noise_shape)
-        return _arrays.apply_dropout(dy, out, None, noise)
+        if record.bits is not None:
+            return _arrays.apply_mask(dy, out, record.bits, record.scale, record.noise_shape)
+        return _arrays.apply_dropout(dy, out, None, record.noise)
 
     def predict(self, x: ArrayLike) -> Array:
         """Like ``forward(x, training=False)``, but remembers nothing."""
@@ -262,11 +274,11 @@ class Dropout(Layer):
         """The mask of the last training forward: bool, True where kept."""
         if self._training_pass is None:
             raise RuntimeError(f"{self}: there is no mask before a training forward")
-        shape, _, noise, bits = self._training_pass
-        if noise.noise_shape is not None:
-            shape = noise.noise_shape
+        shape, _, bits, rate, _, key, stream, offset, noise_shape = self._training_pass
+        if noise_shape is not None:
+            shape = noise_shape
         if bits is None:
-            bits = _arrays.make_bits(math.prod(shape), *noise[:1], *noise[2:5])
+            bits = _arrays.make_bits(math.prod(shape), rate, key, stream, offset)
         return _arrays.unpack_bits(bits, shape)
 
     # ---- in a network

@@ -161,10 +161,6 @@ class FusedDense:
     def __init__(self, dense: Dense, relu: ReLU | None, dropout: Dropout | None) -> None:
         self.dense, self.relu, self.dropout = dense, relu, dropout
 
-    @property
-    def _skip(self) -> str:
-        return "a" if self.dense.skip_zeros else ""
-
     def forward(
         self, x: Activations, run: ForwardRun, workspace: Workspace, own_memory: bool
     ) -> tuple[Activations, ForwardRecord | None]:
@@ -201,7 +197,7 @@ class FusedDense:
                 values,
                 bias,
                 has_relu,
-                self._skip,
+                "a" if dense.skip_zeros else "",
                 passed,
                 mask.bits,
                 mask.scale,
@@ -237,7 +233,7 @@ class FusedDense:
         rate, scale, key, stream, offset, noise_shape = noise
         if not context.training:
             return _OutputMask(None, None, scale)
-        context.remember(dropout, DropoutPass(shape, dense.dtype, noise, None))
+        context.remember(dropout, DropoutPass(shape, dense.dtype, None, *noise))
         if noise_shape is not None:  # one bit for each column
             kept = _arrays.make_bits(width, rate, key, stream, offset)
             columns = np.flatnonzero(_arrays.unpack_bits(kept, (width,)))
@@ -328,9 +324,10 @@ class FusedDense:
     def _input_gradient(self, dz: Array, weight: Array, step: BackwardStep) -> Array:
         """Append ``dz @ weight.T``, masked for the block before."""
         dense, x, previous = self.dense, step.record.x, step.previous
+        skip = "a" if dense.skip_zeros else ""
         if previous is None:
             dx = np.empty(x.values.shape, dense.dtype)
-            step.chain.append(Product(dz, weight.T, dx, skip=self._skip))
+            step.chain.append(Product(dz, weight.T, dx, skip=skip))
             return dx.reshape(*x.batch_shape, dense.in_features)
         dx = step.workspace.array("dx", x.values.shape, dense.dtype)
         rescale = previous.passed is None and previous.scale != 1.0
@@ -339,7 +336,7 @@ class FusedDense:
                 dz,
                 weight.T,
                 dx,
-                skip=self._skip,
+                skip=skip,
                 bits=previous.passed,
                 scale=previous.scale,
                 temporary=not rescale,

@@ -62,6 +62,7 @@ class Sequential(TrainableNetwork):
         self.layers = tuple(layers)
         check_chain(self.layers)
         self._fused = FusedLayers(self.layers)
+        self._entry = self._first_dense()
         self.history: list[Epoch] = []
         self.unfinished: Best | None = None
         self.epochs_done = 0
@@ -107,8 +108,7 @@ class Sequential(TrainableNetwork):
     @property
     def in_features(self) -> int | None:
         """Columns that the network takes; None if its first layers do not say."""
-        dense = self._first_dense()
-        return None if dense is None else dense.in_features
+        return None if self._entry is None else self._entry.in_features
 
     @property
     def out_features(self) -> int | None:
@@ -163,9 +163,8 @@ class Sequential(TrainableNetwork):
     def check_input(self, x: ArrayLike) -> Array:
         """`x` as an array that the network takes; every method raises the same if it is none."""
         rows = _arguments.as_network_input(x, "Sequential")
-        dense = self._first_dense()
-        if dense is not None:
-            _arguments.check_columns(rows, dense.in_features, dense)
+        if self._entry is not None:
+            _arguments.check_columns(rows, self._entry.in_features, self._entry)
         return rows
 
     def _run(self, x: Array, context: RunContext) -> tuple[Array, NetworkPass | None]:
