@@ -1,12 +1,12 @@
-"""What each way to compute a product costs here: the tables of cpp/kernels/costs.inl.hpp.
+"""What each strategy of a product costs here: the values in cpp/kernels/costs.inl.hpp.
 
     DROPWISE_ISA=avx2 python3 bench/costs.py [--products 3000]
 
-Products of random shapes, layouts and densities are timed densely and past their zeros, in turns.
-The time of either way is explained by its terms, the counts that the choice of a way works with:
-costs that are not negative, with the least relative error.  From there costs move until the ratio
-of both times comes out right, most of all where it is near 1.  That is what decides, and a
-disturbance of the machine, which meets both alike, is not in it.
+Products of random shapes, layouts and densities are timed densely and skipping zeros, in turns.
+The time of either strategy is explained by its terms, the counts that the choice works with: costs
+that are not negative, with the least relative error.  Then costs are moved until the ratio of both
+times comes out right, most of all where it is near 1.  The ratio is what decides, and a disturbance
+of the machine, which meets both alike, cancels in it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _NEAR = 0.15  # ratios this near to 1 count alike, others less
 _OUTLIER = 0.2  # errors larger than that grow in proportion, not as squares
 _STIFFNESS = 1.0  # how much costs hold on to where they started, against all products
 _NEXT_TO_NOTHING = 1e-3  # of the time of a product: where costs that were zero start
-_WAYS = ("dense", "skipping", "keeping")
+_STRATEGIES = ("dense", "skip", "kept")  # names in the tables
 
 
 def minima(calls: Sequence[Callable[[], object]]) -> list[float]:
@@ -62,11 +62,11 @@ def shape(rng: np.random.Generator) -> tuple[int, int, int]:
 
 
 class Sample(NamedTuple):
-    """One product: which way past its zeros it has, and the terms and seconds of both ways."""
+    """One product: how it skips zeros, and the terms and seconds of both strategies."""
 
     kind: str
-    dense: list[float]
-    sparse: list[float]
+    dense: dict[str, float]
+    sparse: dict[str, float]
     dense_seconds: float
     sparse_seconds: float
 
@@ -94,7 +94,7 @@ def sample(rng: np.random.Generator, dtype: type) -> Sample:
     both = [dataclasses.replace(product, strategy=name) for name in ("dense", strategy)]
     terms = [_native.product_terms(each, density) for each in both]
     seconds = minima([functools.partial(_native.multiply, [each]) for each in both])
-    return Sample("keeping" if kept else "skipping", *terms, *seconds)
+    return Sample("kept" if kept else "skip", *terms, *seconds)
 
 
 def fit(terms: np.ndarray, seconds: np.ndarray) -> np.ndarray:
@@ -107,24 +107,28 @@ def fit(terms: np.ndarray, seconds: np.ndarray) -> np.ndarray:
 
 
 def fit_ratios(samples: Sequence[Sample]) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Costs of each way, and how far off the ratios are that they give: natural logarithms."""
+    """Costs of each strategy, and the errors of the ratios that they give: natural logarithms."""
     seconds = np.array([(s.dense_seconds, s.sparse_seconds) for s in samples])
-    dense = np.array([s.dense for s in samples])
-    sparse = np.array([s.sparse for s in samples])
-    kinds = {kind: np.array([s.kind == kind for s in samples]) for kind in _WAYS[1:]}
+    dense = np.array([list(s.dense.values()) for s in samples])
+    kinds = {kind: np.array([s.kind == kind for s in samples]) for kind in _STRATEGIES[1:]}
+    sparse = {
+        kind: np.array([list(s.sparse.values()) for s in samples if s.kind == kind])
+        for kind in kinds
+    }
     start = {"dense": fit(dense, seconds[:, 0])}
-    start |= {kind: fit(sparse[rows], seconds[rows, 1]) for kind, rows in kinds.items()}
+    start |= {kind: fit(sparse[kind], seconds[rows, 1]) for kind, rows in kinds.items()}
     measured = np.log(seconds[:, 0] / seconds[:, 1])
     weight = 1 / np.sqrt(_NEAR + np.abs(measured))
 
     def moved(steps: np.ndarray) -> dict[str, np.ndarray]:
-        parts = np.split(steps, np.cumsum([len(start[way]) for way in _WAYS])[:-1])
-        return {way: start[way] * np.exp(part) for way, part in zip(_WAYS, parts, strict=True)}
+        parts = np.split(steps, np.cumsum([len(start[name]) for name in _STRATEGIES])[:-1])
+        each = zip(_STRATEGIES, parts, strict=True)
+        return {name: start[name] * np.exp(part) for name, part in each}
 
     def errors(costs: dict[str, np.ndarray]) -> np.ndarray:
         past = np.empty(len(samples))
         for kind, rows in kinds.items():
-            past[rows] = sparse[rows] @ costs[kind]
+            past[rows] = sparse[kind] @ costs[kind]
         # Far from all costs that make sense, what pairs save may exceed what there is to do.
         return np.log(dense @ costs["dense"] / np.maximum(past, 1)) - measured
 
@@ -149,10 +153,14 @@ def main() -> None:
     for dtype in (np.float32, np.float64):
         rng = np.random.default_rng(args.seed)
         products = tqdm(range(args.products), np.dtype(dtype).name)
-        costs, errors = fit_ratios([sample(rng, dtype) for _ in products])
+        samples = [sample(rng, dtype) for _ in products]
+        costs, errors = fit_ratios(samples)
+        names = {"dense": list(samples[0].dense)}
+        names |= {s.kind: list(s.sparse) for s in samples}
         print(f"{np.dtype(dtype)}: 90 % of ratios within {np.quantile(abs(errors), 0.9):.0%}")
-        for way, values in costs.items():
-            print(f"    {{{', '.join(f'{value:.4g}' for value in values)}}},  // {way}")
+        for strategy, values in costs.items():
+            for name, value in zip(names[strategy], values, strict=True):
+                print(f"    {strategy}.{name} = {value:.4g}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 //
 // The Python side has validated; what is checked here is only what would touch memory that is not
 // the caller's.
+#include <pybind11/typing.h>
+
 #include <optional>
 #include <string>
 #include <string_view>
@@ -243,13 +245,14 @@ const char* strategy_of(const py::object& product) {
     return kStrategyNames[static_cast<int>(strategy)];
 }
 
-std::vector<double> product_terms(const py::object& product, double density) {
+py::typing::Dict<py::str, py::float_> product_terms(const py::object& product, double density) {
     const Record record(product);
     require(record.strategy != ops::Strategy::kChosen, "strategy must be given");
-    std::vector<double> terms;
+    py::typing::Dict<py::str, py::float_> terms;
     with_dtype(record.dtype(), [&](auto zero) {
-        const auto p = record.product<decltype(zero)>();
-        terms = ops::product_terms(p.a, p.b, p.strategy, p.bits != nullptr, density);
+        for (const auto& [name, count] :
+             ops::product_terms(record.product<decltype(zero)>(), density))
+            terms[name] = count;
     });
     return terms;
 }

@@ -1,12 +1,14 @@
 // Where ops and kernels meet: the functions and block sizes one instruction set offers.
 //
 // A kernel gets raw pointers, allocates nothing, throws nothing and starts no threads; ops cut the
-// work into pieces that fit these contracts.  Included by kernel objects too, so only <cstddef> and
-// <cstdint> may be included here, and nothing here may have an inline function.
+// work into pieces that fit these contracts.  Included by kernel objects too, so nothing
+// may be included here but <cstddef>, <cstdint> and structs, and no inline function may stand here.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+
+#include "core/cost_terms.hpp"
 
 namespace dropwise {
 
@@ -92,16 +94,6 @@ constexpr std::size_t kSumsSlack = 16;
 constexpr std::size_t kValuesSlack = 16;
 constexpr std::size_t kListDepth = 256;
 
-// What each way to compute a product costs, in picoseconds; only the ratios matter.  A way's cost
-// is the sum over its terms, each a count of things to do (ops/products/product.cpp), times what
-// one such thing takes.
-constexpr std::size_t kCostTerms = 13;
-struct Costs {
-    float dense[kCostTerms], skipping[kCostTerms], keeping[kCostTerms];
-};
-// Where a set of costs was fitted: CPUs differ in how fast they load what they multiply.
-enum class CpuKind { other, intel };
-
 template <class T>
 struct ProductKernels {
     std::size_t lanes, tile_rows, tile_cols, max_unpacked_rows;
@@ -116,11 +108,12 @@ struct ProductKernels {
                    std::ptrdiff_t col_stride, std::size_t height, T* packed);
     void (*pack_b)(std::size_t k, std::size_t n, const T* b, std::ptrdiff_t row_stride,
                    std::ptrdiff_t col_stride, std::size_t panel_width, T* packed);
-    // c[m, n] = one panel of packed A times packed B, or c += it.  m <= max_unpacked_rows with panels of up
-    // to two vectors, m <= tile_rows with panels of up to tile_cols.
+    // c[m, n] = one panel of packed A times packed B, or c += it.  m <= max_unpacked_rows with
+    // panels of up to two vectors, m <= tile_rows with panels of up to tile_cols.
     void (*multiply)(std::size_t m, std::size_t n, std::size_t k, const T* a, const T* b,
                      std::size_t panel_width, T* c, std::ptrdiff_t ldc, bool accumulate);
-    // The same with m <= max_unpacked_rows and B where it lies, columns contiguous, n a multiple of lanes.
+    // The same with m <= max_unpacked_rows and B where it lies, columns contiguous, n a multiple of
+    // lanes.
     void (*multiply_unpacked)(std::size_t m, std::size_t n, std::size_t k, const T* a, const T* b,
                               std::ptrdiff_t ldb, T* c, std::ptrdiff_t ldc, bool accumulate);
     // c[i, j] = sum over p of a[i * lda + p] * bt[j * ldb + p]
@@ -161,7 +154,7 @@ struct ProductKernels {
                           std::size_t ld_sums, bool first);
     // Applies the epilogue to c[m, n]; true if a result is NaN (or huge).
     bool (*apply_epilogue)(std::size_t m, std::size_t n, T* c, std::ptrdiff_t ldc,
-                   const Epilogue<T>& epilogue);
+                           const Epilogue<T>& epilogue);
     // c[m, n] = the epilogue of a times b, for few k: all in one pass.  b's columns are contiguous.
     bool (*multiply_few_terms)(std::size_t m, std::size_t n, std::size_t k, const T* a,
                                std::ptrdiff_t row_stride, std::ptrdiff_t col_stride, const T* b,

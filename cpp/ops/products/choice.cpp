@@ -1,7 +1,6 @@
 #include "ops/products/choice.hpp"
 
-#include <array>
-
+#include "core/cost_terms.hpp"
 #include "core/cpu_features.hpp"
 #include "ops/products/dense.hpp"
 #include "ops/products/density.hpp"
@@ -12,39 +11,47 @@ namespace dropwise::ops {
 
 namespace {
 
-using Terms = std::array<double, kCostTerms>;
+// The size of a product, for counting.
+struct Size {
+    double m, k, n;
 
-// A count that is paid for in one of two places.
-struct Either {
-    double yes, no;
-    Either(bool condition, double count) : yes(condition ? count : 0), no(condition ? 0 : count) {}
+    template <class T>
+    Size(Matrix<const T> a, Matrix<const T> b)
+        : m(static_cast<double>(a.rows)),
+          k(static_cast<double>(a.cols)),
+          n(static_cast<double>(b.cols)) {}
 };
 
-// What a dense product has to do.
 template <class T>
-Terms dense_terms(const ProductKernels<T>& kern, Matrix<const T> a, Matrix<const T> b, bool kept) {
-    const auto m = static_cast<double>(a.rows), n = static_cast<double>(b.cols);
-    const auto k = static_cast<double>(a.cols);
-    const double outputs = kept ? m * n : 0;
-    if (takes_dots(kern, a, b) || takes_dots_transposed(kern, a, b)) {
-        const auto padded = static_cast<double>(round_up(a.cols, kern.lanes));
-        const double copied = b.col_stride == 1 ? k * n : 0;
+double padded_to_lanes(const ProductKernels<T>& kern, size_t n) {
+    return static_cast<double>(round_up(n, kern.lanes));
+}
+
+// Adds to one of two counts.
+void add_to(bool first, double count, double& if_first, double& otherwise) {
+    (first ? if_first : otherwise) += count;
+}
+
+// `masked`: outputs that a mask drops are computed too, and cleared.
+template <class T>
+DenseTerms<double> dense_terms(const ProductKernels<T>& kern, Matrix<const T> a, Matrix<const T> b,
+                               bool masked) {
+    DenseTerms<double> terms{};
+    const Size size(a, b);
+    const double outputs = size.m * size.n;
+    terms.calls = 1;
+    terms.masked_outputs = masked ? outputs : 0;
+    const bool dots = takes_dots(kern, a, b);
+    if (dots || takes_dots_transposed(kern, a, b)) {
+        const double multiply_adds = outputs * padded_to_lanes(kern, a.cols);
+        terms.dot_multiply_adds = multiply_adds;
+        terms.dot_outputs = outputs;
+        terms.transposed = b.col_stride == 1 ? size.k * size.n : 0;
         // Rows that start in the middle of a vector are slower to load, and here nothing is packed.
-        const ptrdiff_t stride = takes_dots(kern, a, b) ? a.row_stride : b.col_stride;
+        const ptrdiff_t stride = dots ? a.row_stride : b.col_stride;
         const bool aligned = stride % static_cast<ptrdiff_t>(kern.lanes) == 0;
-        return {1,
-                0,
-                0,
-                0,
-                0,
-                0,
-                0,
-                0,
-                m * n * padded,
-                m * n,
-                copied,
-                outputs,
-                aligned ? 0 : m * n * padded};
+        terms.misaligned_multiply_adds = aligned ? 0 : multiply_adds;
+        return terms;
     }
     const bool transposed = takes_transpose(a, b.cols);
     if (transposed) {
@@ -52,121 +59,142 @@ Terms dense_terms(const ProductKernels<T>& kern, Matrix<const T> a, Matrix<const
         a = b.transposed();
         b = at;
     }
-    const auto padded = static_cast<double>(round_up(b.cols, kern.lanes));
-    const auto rows = static_cast<double>(a.rows), cols = static_cast<double>(b.cols);
-    const bool in_place = !transposed && reads_b_unpacked(kern, a.rows, b);
+    const Size tiled(a, b);
+    const bool unpacked = !transposed && reads_b_unpacked(kern, a.rows, b);
     const auto passes = static_cast<double>(ceil_div(a.rows, kern.max_unpacked_rows));
-    const Either pack_a(a.col_stride == 1, rows * k);
-    const Either pack_b(b.col_stride == 1, in_place ? 0 : k * cols);
-    return {1,
-            rows * k * padded,
-            pack_a.yes,
-            pack_a.no,
-            pack_b.yes,
-            pack_b.no,
-            in_place ? passes * k * cols : 0,
-            m * n,
-            0,
-            0,
-            transposed ? m * n : 0,
-            outputs};
+    terms.tile_multiply_adds = tiled.m * tiled.k * padded_to_lanes(kern, b.cols);
+    add_to(a.col_stride == 1, tiled.m * tiled.k, terms.packed_a_by_rows, terms.packed_a_by_columns);
+    if (unpacked)
+        terms.unpacked_b = passes * tiled.k * tiled.n;
+    else
+        add_to(b.col_stride == 1, tiled.k * tiled.n, terms.packed_b_by_rows,
+               terms.packed_b_by_columns);
+    terms.tile_outputs = outputs;
+    terms.transposed = transposed ? outputs : 0;
+    return terms;
 }
 
-// What skipping the zeros of a has to do.  Rows in pairs share what they have in common.
+// Of skipping the zeros of a.  `transpose_c`: the product is b^T a^T of what the caller wants.
 template <class T>
-Terms skip_terms(const ProductKernels<T>& kern, double density, Matrix<const T> a,
-                 Matrix<const T> b, bool transpose_c) {
-    const auto m = static_cast<double>(a.rows), n = static_cast<double>(b.cols);
-    const auto k = static_cast<double>(a.cols);
-    const auto padded = static_cast<double>(round_up(b.cols, kern.lanes));
+SkipTerms<double> skip_terms(const ProductKernels<T>& kern, double density, Matrix<const T> a,
+                             Matrix<const T> b, bool transpose_c) {
+    SkipTerms<double> terms{};
+    const Size size(a, b);
+    const double outputs = size.m * size.n;
+    const double padded = padded_to_lanes(kern, b.cols);
     const auto tiles = static_cast<double>(ceil_div(b.cols, kern.skip_width));
     const SkipPlan plan = skip_plan(density, a.rows);
+    // What two rows have in common, if zeros are scattered at random.
     const double both = plan.pairs ? density * density : 0;
     const auto units = static_cast<double>(ceil_div(a.cols, plan.words * kWordBits));
-    const Either find(a.col_stride == 1, m * k), copy(b.col_stride == 1, k * n);
-    const Either copy_out(transpose_c, transpose_c || padded != n ? m * n : 0);
-    return {1,
-            density * m * k * padded,
-            density * m * k * tiles,
-            -both * m * k * padded,
-            m * units * tiles,
-            find.yes,
-            find.no,
-            copy.yes,
-            copy.no,
-            copy_out.yes,
-            copy_out.no,
-            m * n};
+    terms.calls = 1;
+    terms.multiply_adds = density * size.m * size.k * padded;
+    terms.tile_rows = density * size.m * size.k * tiles;
+    terms.shared_multiply_adds = -both * size.m * size.k * padded;
+    terms.words = size.m * units * tiles;
+    add_to(a.col_stride == 1, size.m * size.k, terms.compressed_by_rows,
+           terms.compressed_by_columns);
+    add_to(b.col_stride == 1, size.k * size.n, terms.copied_b_by_rows, terms.copied_b_by_columns);
+    if (transpose_c)
+        terms.transposed_outputs = outputs;
+    else if (padded != size.n)
+        terms.copied_outputs = outputs;
+    terms.outputs = outputs;
+    return terms;
 }
 
-// What computing the kept outputs alone has to do.
 template <class T>
-Terms keep_terms(const ProductKernels<T>& kern, double density, Matrix<const T> a,
-                 Matrix<const T> b) {
-    const auto m = static_cast<double>(a.rows), n = static_cast<double>(b.cols);
-    const auto k = static_cast<double>(a.cols);
+KeptTerms<double> kept_terms(const ProductKernels<T>& kern, double density, Matrix<const T> a,
+                             Matrix<const T> b) {
+    KeptTerms<double> terms{};
+    const Size size(a, b);
+    const double outputs = size.m * size.n;
     const KeptChunks chunks(kern, a.cols);
-    const auto padded = static_cast<double>(round_up(a.cols, kern.lanes));
-    const auto blocks = static_cast<double>(ceil_div(b.cols, kWordBits));
-    const auto groups = static_cast<double>(ceil_div(ceil_div(b.cols, kWordBits), kBlocksPerChunk));
-    const auto times = static_cast<double>(chunks.count);
-    const Either copy(b.row_stride == 1, k * n);
-    const Either copy_a(a.col_stride == 1, must_copy_rows(a) ? m * k : 0);
-    const auto ragged = static_cast<double>(chunks.tail % kern.lanes == 0 ? 0 : chunks.tail);
-    return {1,
-            density * m * n * padded,
-            m * blocks * times,
-            copy.yes,
-            copy.no,
-            m * n,
-            copy_a.no,
-            copy_a.yes,
-            density * m * n * times,
-            m * ragged * groups};
+    const auto count = static_cast<double>(chunks.count);
+    const size_t blocks = ceil_div(b.cols, kWordBits);
+    const auto groups = static_cast<double>(ceil_div(blocks, kBlocksPerChunk));
+    const auto padded_tail = static_cast<double>(chunks.tail % kern.lanes == 0 ? 0 : chunks.tail);
+    terms.calls = 1;
+    terms.multiply_adds = density * size.m * size.n * padded_to_lanes(kern, a.cols);
+    terms.words = size.m * static_cast<double>(blocks) * count;
+    add_to(b.row_stride == 1, size.k * size.n, terms.copied_b_by_columns, terms.copied_b_by_rows);
+    terms.outputs = outputs;
+    if (must_copy_rows(a))
+        add_to(a.col_stride == 1, size.m * size.k, terms.copied_a_by_rows,
+               terms.copied_a_by_columns);
+    terms.sums = density * size.m * size.n * count;
+    terms.padded_a = size.m * padded_tail * groups;
+    return terms;
 }
 
-double cost(const Terms& terms, const float (&costs)[kCostTerms]) {
+// Calls visit(name, number) for the terms of any strategy.
+#define DROPWISE_VISIT(name) visit(#name, terms.name);
+template <class Visit>
+void for_each_term(const DenseTerms<double>& terms, Visit&& visit) {
+    DROPWISE_DENSE_TERMS(DROPWISE_VISIT)
+}
+template <class Visit>
+void for_each_term(const SkipTerms<double>& terms, Visit&& visit) {
+    DROPWISE_SKIP_TERMS(DROPWISE_VISIT)
+}
+template <class Visit>
+void for_each_term(const KeptTerms<double>& terms,
+                   Visit&& visit){DROPWISE_KEPT_TERMS(DROPWISE_VISIT)}
+#undef DROPWISE_VISIT
+
+// Picoseconds.
+#define DROPWISE_ADD(name) sum += terms.name * static_cast<double>(costs.name);
+double cost(const DenseTerms<double>& terms, const DenseTerms<float>& costs) {
     double sum = 0;
-    for (size_t t = 0; t < kCostTerms; ++t) sum += terms[t] * static_cast<double>(costs[t]);
+    DROPWISE_DENSE_TERMS(DROPWISE_ADD)
     return sum;
 }
+double cost(const SkipTerms<double>& terms, const SkipTerms<float>& costs) {
+    double sum = 0;
+    DROPWISE_SKIP_TERMS(DROPWISE_ADD)
+    return sum;
+}
+double cost(const KeptTerms<double>& terms, const KeptTerms<float>& costs) {
+    double sum = 0;
+    DROPWISE_KEPT_TERMS(DROPWISE_ADD)
+    return sum;
+}
+#undef DROPWISE_ADD
 
 template <class T>
 Strategy cheapest(Matrix<const T> a, Matrix<const T> b, const std::uint8_t* bits, Skip skip) {
     const ProductKernels<T>& kern = product_kernels<T>();
     const size_t m = a.rows, k = a.cols, n = b.cols;
-    constexpr size_t kFewest = 4;
+    constexpr size_t kFewest = 4;  // rows, columns or terms that another strategy pays for
     if (m < kFewest || n < kFewest || k < kFewest) return Strategy::kDense;
     const size_t work = m * n * k;
-    Strategy best = Strategy::kDense;
     const Costs& costs = kern.costs[static_cast<size_t>(cpu_kind())];
+    Strategy best = Strategy::kDense;
     double best_cost = cost(dense_terms(kern, a, b, bits != nullptr), costs.dense);
-    // `cost_at` and `measure` are asked for as little as will do: nothing is counted for a strategy
-    // that is the better one at any density, or at none.
-    const auto offer = [&](Strategy strategy, auto&& cost_at, auto&& measure) {
+    // Takes a sample only where it matters: where the strategy is cheaper at some densities and
+    // dearer at others.
+    const auto offer = [&](Strategy strategy, auto&& cost_at, auto&& sample) {
         if (cost_at(0.0) >= best_cost) return;
         double found = cost_at(1.0);
-        if (found >= best_cost) found = cost_at(measure());
+        if (found >= best_cost) found = cost_at(sample());
         if (found >= best_cost) return;
         best = strategy;
         best_cost = found;
     };
     if (bits != nullptr)
         offer(
-            Strategy::kKept,
-            [&](double d) { return cost(keep_terms(kern, d, a, b), costs.keeping); },
+            Strategy::kKept, [&](double d) { return cost(kept_terms(kern, d, a, b), costs.kept); },
             [&] { return mask_density(bits, m * n, work); });
     if (skip.a)
         offer(
             Strategy::kSkipA,
-            [&](double d) { return cost(skip_terms(kern, d, a, b, false), costs.skipping); },
+            [&](double d) { return cost(skip_terms(kern, d, a, b, false), costs.skip); },
             [&] { return nonzero_density(kern, a, work); });
-    if (skip.b && k >= 4 * kFewest)  // with fewer terms, outputs are copied for too little
+    if (skip.b && k >= 4 * kFewest)  // with fewer terms, the outputs to transpose are too many
         offer(
             Strategy::kSkipB,
             [&](double d) {
-                return cost(skip_terms(kern, d, b.transposed(), a.transposed(), true),
-                            costs.skipping);
+                return cost(skip_terms(kern, d, b.transposed(), a.transposed(), true), costs.skip);
             },
             [&] { return nonzero_density(kern, b, work); });
     return best;
@@ -184,24 +212,33 @@ Strategy strategy_of(const Product<T>& product) {
 }
 
 template <class T>
-std::vector<double> product_terms(Matrix<const T> a, Matrix<const T> b, Strategy strategy,
-                                  bool kept, double density) {
+std::vector<std::pair<const char*, double>> product_terms(const Product<T>& product,
+                                                          double density) {
     const ProductKernels<T>& kern = product_kernels<T>();
-    a = normalized(a);
-    b = normalized(b);
-    const Terms terms = strategy == Strategy::kSkipA ? skip_terms(kern, density, a, b, false)
-                        : strategy == Strategy::kSkipB
-                            ? skip_terms(kern, density, b.transposed(), a.transposed(), true)
-                        : strategy == Strategy::kKept ? keep_terms(kern, density, a, b)
-                                                      : dense_terms(kern, a, b, kept);
-    return {terms.begin(), terms.end()};
+    const Matrix<const T> a = normalized(product.a), b = normalized(product.b);
+    std::vector<std::pair<const char*, double>> named;
+    const auto add = [&](const char* name, double count) { named.emplace_back(name, count); };
+    switch (product.strategy) {
+        case Strategy::kChosen:
+        case Strategy::kDense:
+            for_each_term(dense_terms(kern, a, b, product.bits != nullptr), add);
+            break;
+        case Strategy::kSkipA:
+            for_each_term(skip_terms(kern, density, a, b, false), add);
+            break;
+        case Strategy::kSkipB:
+            for_each_term(skip_terms(kern, density, b.transposed(), a.transposed(), true), add);
+            break;
+        case Strategy::kKept:
+            for_each_term(kept_terms(kern, density, a, b), add);
+            break;
+    }
+    return named;
 }
 
 template Strategy strategy_of(const Product<float>&);
 template Strategy strategy_of(const Product<double>&);
-template std::vector<double> product_terms(Matrix<const float>, Matrix<const float>, Strategy, bool,
-                                           double);
-template std::vector<double> product_terms(Matrix<const double>, Matrix<const double>, Strategy,
-                                           bool, double);
+template std::vector<std::pair<const char*, double>> product_terms(const Product<float>&, double);
+template std::vector<std::pair<const char*, double>> product_terms(const Product<double>&, double);
 
 }  // namespace dropwise::ops

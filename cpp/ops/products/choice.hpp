@@ -1,6 +1,10 @@
-// Which way a product takes.
+// Which strategy a product takes: the cheapest one, by a count of what each has to do.
+//
+// Relies on the strategies' own predicates for what they would do, on core/cost_terms.hpp for what
+// is counted, and on the kernel table for what each count costs.  Computes no product.
 #pragma once
 
+#include <utility>
 #include <vector>
 
 #include "ops/products/blocks.hpp"
@@ -12,10 +16,10 @@ namespace dropwise::ops {
 template <class T>
 Strategy strategy_of(const Product<T>& product);
 
-// What the cost of a strategy is counted from, at that density; bench/costs.py fits what each count
-// is worth.  `kept`: outputs that a mask drops are computed and cleared.
+// The terms of the product's strategy, which is not kChosen, by name, as if that share of the
+// operand's elements were not zero, or of the mask's bits were 1.
 template <class T>
-std::vector<double> product_terms(Matrix<const T> a, Matrix<const T> b, Strategy strategy,
-                                  bool kept, double density);
+std::vector<std::pair<const char*, double>> product_terms(const Product<T>& product,
+                                                          double density);
 
 }  // namespace dropwise::ops
