@@ -3,6 +3,7 @@
 
 #include "bindings/bind.hpp"
 #include "build_info.hpp"
+#include "core/buffer.hpp"
 #include "core/cpu_count.hpp"
 #include "core/dispatch.hpp"
 #include "core/threads.hpp"
@@ -31,6 +32,10 @@ void bind_config(py::module_& m) {
     m.def("num_threads_source", &num_threads_source);
     m.def("set_num_threads", &set_num_threads, py::arg("n"));
     m.def("cgroup_cpus", &cgroup_cpus, py::arg("root"));
+    m.def("fail_allocations", &fail_allocations, py::arg("n"),
+          "For tests: let the n-th request for scratch memory from now on fail (0: the next one; "
+          "-1: none).\n\nReturns how many were still to be granted before the one chosen earlier; "
+          "negative if it has failed.");
     m.def("build_info", [] {
         return std::map<std::string, std::string>{{"compiler", DROPWISE_BUILD_COMPILER},
                                                   {"flags", DROPWISE_BUILD_FLAGS},

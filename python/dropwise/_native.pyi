@@ -24,6 +24,7 @@ def dropout_forward(
     stream: typing.SupportsInt | typing.SupportsIndex,
     offset: typing.SupportsInt | typing.SupportsIndex,
 ) -> None: ...
+def fail_allocations(n: typing.SupportsInt | typing.SupportsIndex) -> int: ...
 def mask_bits(
     bits: numpy.ndarray,
     n: typing.SupportsInt | typing.SupportsIndex,
