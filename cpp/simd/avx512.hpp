@@ -6,10 +6,12 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "simd/bmi.hpp"
+
 namespace {
 namespace simd {
 
-// ---- 64-bit lanes of words: masks --------------------------------------------------------------
+// 64-bit lanes of words, for masks.
 
 using Words = __m512i;
 constexpr std::size_t kWords = 8;
@@ -60,7 +62,7 @@ inline void store_swapped_pairs(std::uint64_t* p, Words a, Words b) {
     _mm512_storeu_si512(p + 8, _mm512_permutex2var_epi32(a, second, b));
 }
 
-// ---- element access and masking: dropout -------------------------------------------------------
+// Element access and masking, for elementwise kernels.
 
 // GCC folds load, multiply and zero-masking into one masked multiply from memory, whose masked load
 // the hardware prefetcher does not follow: half the speed once the arrays leave the cache.  A load
@@ -167,12 +169,6 @@ struct Half {
 };
 using F16 = Half<F16Format>;
 using BF16 = Half<BF16Format>;
-
-inline void fence_streams() {
-    _mm_sfence();
-}
-
-// ---- floating point: products ------------------------------------------------------------------
 
 // A register of T and the arithmetic on it.  Every set has Vec<float> and Vec<double> with the same
 // members; "n lanes" touches no memory past the n-th element.
@@ -333,24 +329,6 @@ struct Vec<double> {
   private:
     static __mmask8 lanes(std::size_t n) { return static_cast<__mmask8>((1u << n) - 1); }
 };
-
-inline int trailing_zeros(std::uint64_t w) {
-    return static_cast<int>(_tzcnt_u64(w));
-}
-inline int popcount(std::uint64_t w) {
-    return static_cast<int>(_mm_popcnt_u64(w));
-}
-// The positions of a byte's ones plus `first`, side by side in to[], and anything after them up
-// to 8.
-inline void list_bits(std::uint64_t byte, std::size_t first, std::uint8_t* to) {
-    const std::uint64_t lanes = _pdep_u64(byte, 0x0101010101010101) * 0xff;
-    const std::uint64_t list = _pext_u64(0x0706050403020100 + first * 0x0101010101010101, lanes);
-    _mm_storel_epi64(reinterpret_cast<__m128i*>(to),
-                     _mm_cvtsi64_si128(static_cast<long long>(list)));
-}
-inline void prefetch(const void* p) {
-    _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
-}
 
 }  // namespace simd
 }  // namespace

@@ -6,10 +6,12 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "simd/lanes.hpp"
+
 namespace {
 namespace simd {
 
-// ---- 64-bit lanes of words: masks --------------------------------------------------------------
+// 64-bit lanes of words, for masks.
 
 using Words = uint64x2_t;
 constexpr std::size_t kWords = 2;
@@ -60,7 +62,7 @@ inline void store_swapped_pairs(std::uint64_t* p, Words a, Words b) {
     store(p + 2, vzip2q_u64(a, b));
 }
 
-// ---- element access and masking: dropout -------------------------------------------------------
+// Element access and masking, for elementwise kernels.
 
 constexpr std::uint64_t kLaneBits64[2] = {1, 2};
 constexpr std::uint32_t kLaneBits32[4] = {1, 2, 4, 8};
@@ -162,19 +164,8 @@ using BF16 = Half<BF16Format>;
 
 inline void fence_streams() {}
 
-// ---- floating point: products ------------------------------------------------------------------
-
 // A register of T and the arithmetic on it.  Every set has Vec<float> and Vec<double> with the same
 // members; "n lanes" touches no memory past the n-th element.
-// The lanes whose bit is 1, one after the other; writes up to one element past them.
-template <class T, std::size_t L>
-void compress_lanes(std::uint64_t bits, const T (&lanes)[L], T* to) {
-    for (std::size_t l = 0; l < L; ++l, bits >>= 1) {
-        *to = lanes[l];
-        to += bits & 1;
-    }
-}
-
 template <class T>
 struct Vec;
 
@@ -188,16 +179,8 @@ struct Vec<float> {
     static Reg broadcast(const float* p) { return vld1q_dup_f32(p); }
     static Reg load(const float* p) { return vld1q_f32(p); }
     static void store(float* p, Reg v) { vst1q_f32(p, v); }
-    static Reg load_n(const float* p, std::size_t n) {
-        float part[4] = {};
-        for (std::size_t l = 0; l < n; ++l) part[l] = p[l];
-        return load(part);
-    }
-    static void store_n(float* p, Reg v, std::size_t n) {
-        float part[4];
-        store(part, v);
-        for (std::size_t l = 0; l < n; ++l) p[l] = part[l];
-    }
+    static Reg load_n(const float* p, std::size_t n) { return load_lanes<Vec>(p, n); }
+    static void store_n(float* p, Reg v, std::size_t n) { store_lanes<Vec>(p, v, n); }
     static Reg add(Reg a, Reg b) { return vaddq_f32(a, b); }
     static Reg mul(Reg a, Reg b) { return vmulq_f32(a, b); }
     static Reg fma(Reg a, Reg b, Reg c) { return vfmaq_f32(c, a, b); }
@@ -220,19 +203,10 @@ struct Vec<float> {
     // Lane l is the next of from[] where bit l is 1, else +0.0; from[] has at least kLanes
     // elements.
     static Reg expand(std::uint64_t bits, const float* from) {
-        float lanes[kLanes];
-        for (std::size_t l = 0; l < kLanes; ++l, bits >>= 1) {
-            lanes[l] = bits & 1 ? *from : 0;
-            from += bits & 1;
-        }
-        return load(lanes);
+        return expand_lanes<Vec>(bits, from);
     }
     // The lanes whose bit is 1 side by side in to[], and anything after them up to kLanes elements.
-    static void compress(std::uint64_t bits, Reg v, float* to) {
-        float lanes[kLanes];
-        store(lanes, v);
-        compress_lanes(bits, lanes, to);
-    }
+    static void compress(std::uint64_t bits, Reg v, float* to) { compress_lanes<Vec>(bits, v, to); }
 
     static void transpose(Reg (&r)[kLanes]) {
         const float64x2_t a = vreinterpretq_f64_f32(vtrn1q_f32(r[0], r[1]));
@@ -292,17 +266,10 @@ struct Vec<double> {
     }
 
     static Reg expand(std::uint64_t bits, const double* from) {
-        double lanes[kLanes];
-        for (std::size_t l = 0; l < kLanes; ++l, bits >>= 1) {
-            lanes[l] = bits & 1 ? *from : 0;
-            from += bits & 1;
-        }
-        return load(lanes);
+        return expand_lanes<Vec>(bits, from);
     }
     static void compress(std::uint64_t bits, Reg v, double* to) {
-        double lanes[kLanes];
-        store(lanes, v);
-        compress_lanes(bits, lanes, to);
+        compress_lanes<Vec>(bits, v, to);
     }
 
     static void transpose(Reg (&r)[kLanes]) {
@@ -326,14 +293,6 @@ inline int trailing_zeros(std::uint64_t w) {
 }
 inline int popcount(std::uint64_t w) {
     return __builtin_popcountll(w);
-}
-// The positions of a byte's ones plus `first`, side by side in to[], and anything after them up
-// to 8.
-inline void list_bits(std::uint64_t byte, std::size_t first, std::uint8_t* to) {
-    for (std::size_t i = 0; i < 8; ++i, byte >>= 1) {
-        *to = static_cast<std::uint8_t>(first + i);
-        to += byte & 1;
-    }
 }
 inline void prefetch(const void* p) {
     __builtin_prefetch(p);
