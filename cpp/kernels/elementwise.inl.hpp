@@ -11,7 +11,7 @@
 #include "simd/vec.hpp"
 
 namespace {
-namespace dropout {
+namespace elementwise {
 
 // 64 bits of a packed mask from element e on; words[e / 64 + 1] must exist.
 inline std::uint64_t bits_at(const std::uint64_t* words, std::size_t e) {
@@ -117,5 +117,5 @@ constexpr dropwise::ElementKernels kernels() {
     return {&apply<K>, &relu<K>, &nonzero<K>};
 }
 
-}  // namespace dropout
+}  // namespace elementwise
 }  // namespace

@@ -4,9 +4,45 @@
 // unnamed namespace, so that no two sets can share a symbol and the linker cannot pick the wrong
 // one.
 #include "core/kernel_table.hpp"
+#include "kernels/costs.inl.hpp"
 #include "kernels/elementwise.inl.hpp"
+#include "kernels/gemm.inl.hpp"
 #include "kernels/mask.inl.hpp"
-#include "kernels/products.inl.hpp"
+#include "kernels/sddmm.inl.hpp"
+#include "kernels/spmm.inl.hpp"
+
+namespace {
+namespace product {
+
+template <class T>
+constexpr dropwise::ProductKernels<T> kernels() {
+    constexpr std::size_t L = simd::Vec<T>::kLanes;
+    return {L,
+            kTileRows<T>,
+            kTileCols<T>,
+            kNarrowTileRows<T>,
+            kSkipVectors<T> * L,
+            kKeptVectors<T> * L,
+            kCosts<T>,
+            &copy<T>,
+            &pack_a<T>,
+            &pack_b<T>,
+            &multiply<T>,
+            &multiply_unpacked<T>,
+            &dot<T>,
+            &compact<T>,
+            &multiply_skipping<T>,
+            &list<T>,
+            &multiply_listed<T>,
+            &mask_words,
+            &multiply_kept<T>,
+            &apply_epilogue<T>,
+            &multiply_few_terms<T>,
+            &expand_kept<T>};
+}
+
+}  // namespace product
+}  // namespace
 
 #define DROPWISE_CONCAT_(a, b) a##b
 #define DROPWISE_CONCAT(a, b) DROPWISE_CONCAT_(a, b)
@@ -17,8 +53,8 @@ extern "C" const dropwise::KernelTable* DROPWISE_CONCAT(dropwise_kernels_, DROPW
     static const dropwise::KernelTable table = {
         DROPWISE_STRING(DROPWISE_ISA_NAME),
         {&mask::mask_chunk,
-         {dropout::kernels<simd::F32>(), dropout::kernels<simd::F64>(),
-          dropout::kernels<simd::F16>(), dropout::kernels<simd::BF16>()}},
+         {elementwise::kernels<simd::F32>(), elementwise::kernels<simd::F64>(),
+          elementwise::kernels<simd::F16>(), elementwise::kernels<simd::BF16>()}},
         product::kernels<float>(),
         product::kernels<double>(),
     };
