@@ -14,9 +14,9 @@ namespace dropwise {
 
 // Lets other Python threads run while it lives.
 //
-// Unlike py::gil_scoped_release it survives the end of the interpreter: until Python 3.14, a daemon
-// thread that wants the GIL back by then is unwound by pthread_exit(), which would end in
-// std::terminate().  As Python 3.14 does, let it wait for the end of the process instead.
+// Unlike py::gil_scoped_release it survives the end of the interpreter.  Before Python 3.14, a
+// daemon thread that asks for the GIL after that end is unwound by pthread_exit(), which would call
+// std::terminate().  Here it waits for the end of the process instead, as in Python 3.14.
 class GilRelease {
   public:
     GilRelease() : state_(PyEval_SaveThread()) {}
@@ -33,6 +33,11 @@ class GilRelease {
   private:
     PyThreadState* state_;
 };
+
+// Throws ValueError.
+inline void require(bool condition, const char* message) {
+    if (!condition) throw py::value_error(message);
+}
 
 void bind_config(py::module_& m);
 void bind_elementwise(py::module_& m);

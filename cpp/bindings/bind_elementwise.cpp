@@ -1,10 +1,10 @@
 // Masks, dropout and ReLU: argument order of python/dropwise/_backends/protocol.py.
 //
-// The Python side has validated; what is checked here is only what would corrupt memory.  Arguments
+// The Python side has validated; what is checked here only keeps a wrong call from corrupting
+// memory.  Arguments
 // are plain objects, because casting one to a typed array costs more than a small call.
 #include <atomic>
 #include <optional>
-#include <stdexcept>
 #include <string>
 
 #include "bindings/bind.hpp"
@@ -39,23 +39,15 @@ bool is_bfloat16(const py::dtype& dtype) {
 }
 
 Element element_of(const py::array& x) {
+    constexpr int kHalf = 23;  // NPY_HALF, which pybind11 does not name
     const py::dtype dtype = x.dtype();
-    switch (dtype.num()) {
-        case py::detail::npy_api::NPY_FLOAT_:
-            return Element::f32;
-        case py::detail::npy_api::NPY_DOUBLE_:
-            return Element::f64;
-        case 23:
-            return Element::f16;  // NPY_HALF, which pybind11 does not name
-        default:
-            if (is_bfloat16(dtype)) return Element::bf16;
-            throw py::type_error("dtype must be float32, float64, float16 or bfloat16, got " +
-                                 py::str(dtype).cast<std::string>());
-    }
-}
-
-void require(bool condition, const char* message) {
-    if (!condition) throw std::invalid_argument(message);
+    const int num = dtype.num();
+    if (num == py::dtype::num_of<float>()) return Element::f32;
+    if (num == py::dtype::num_of<double>()) return Element::f64;
+    if (num == kHalf) return Element::f16;
+    if (is_bfloat16(dtype)) return Element::bf16;
+    throw py::type_error("dtype must be float32, float64, float16 or bfloat16, got " +
+                         py::str(dtype).cast<std::string>());
 }
 
 std::size_t size_of(const py::array& x) {
@@ -63,10 +55,12 @@ std::size_t size_of(const py::array& x) {
     return static_cast<std::size_t>(x.size());
 }
 
-void* writable(py::array& out, const py::array& x, std::size_t n) {
+Elements elements_of(const py::array& x, py::array& out) {
+    const Element type = element_of(x);
+    const std::size_t n = size_of(x);
     require(size_of(out) == n, "out must have the size of x");
     require(out.dtype().num() == x.dtype().num(), "out must have the dtype of x");
-    return out.mutable_data();
+    return {type, x.data(), out.mutable_data(), n};
 }
 
 void check_bits(const py::array& bits, std::size_t n) {
@@ -89,39 +83,30 @@ void bind_mask_bits(py::array bits, std::size_t n, double rate, std::uint64_t ke
 void bind_dropout_forward(const py::array& x, py::array out, const py::object& bits, double rate,
                           double scale, std::uint64_t key, std::uint64_t stream,
                           std::uint64_t offset) {
-    const Element element = element_of(x);
-    const std::size_t n = size_of(x);
-    void* const to = writable(out, x, n);
+    const Elements elements = elements_of(x, out);
     std::uint8_t* saved = nullptr;
     if (!bits.is_none()) {
         require(py::isinstance<py::array>(bits), "bits must be an array or None");
         py::array saved_array = py::reinterpret_borrow<py::array>(bits);
-        saved = writable_bits(saved_array, n);
+        saved = writable_bits(saved_array, elements.n);
     }
-    const void* const from = x.data();
-    const MaybeRelease release(n);
-    dropout_forward(element, from, to, n, saved, make_mask_spec(rate, key, stream), offset, scale);
+    const MaybeRelease release(elements.n);
+    dropout_forward(elements, saved, make_mask_spec(rate, key, stream), offset, scale);
 }
 
 void bind_apply_bits(const py::array& x, py::array out, const py::array& bits, double scale) {
-    const Element element = element_of(x);
-    const std::size_t n = size_of(x);
-    void* const to = writable(out, x, n);
-    check_bits(bits, n);
+    const Elements elements = elements_of(x, out);
+    check_bits(bits, elements.n);
     const auto* const mask = static_cast<const std::uint8_t*>(bits.data());
-    const void* const from = x.data();
-    const MaybeRelease release(n);
-    apply_bits(element, from, to, n, mask, scale);
+    const MaybeRelease release(elements.n);
+    apply_bits(elements, mask, scale);
 }
 
 void bind_relu(const py::array& x, py::array out, py::array bits) {
-    const Element element = element_of(x);
-    const std::size_t n = size_of(x);
-    void* const to = writable(out, x, n);
-    std::uint8_t* const mask = writable_bits(bits, n);
-    const void* const from = x.data();
-    const MaybeRelease release(n);
-    relu(element, from, to, n, mask);
+    const Elements elements = elements_of(x, out);
+    std::uint8_t* const mask = writable_bits(bits, elements.n);
+    const MaybeRelease release(elements.n);
+    relu(elements, mask);
 }
 
 void bind_nonzero_bits(const py::array& x, py::array bits) {

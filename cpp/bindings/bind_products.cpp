@@ -1,7 +1,7 @@
 // Products: records of python/dropwise/_backends/protocol.py, read by the names of their fields.
 //
-// The Python side has validated; what is checked here is only what would touch memory that is not
-// the caller's.
+// The Python side has validated; what is checked here only keeps a wrong call from touching memory
+// that is not its own.
 #include <pybind11/typing.h>
 
 #include <optional>
@@ -17,10 +17,6 @@
 
 namespace dropwise {
 namespace {
-
-void require(bool ok, const char* message) {
-    if (!ok) throw py::value_error(message);
-}
 
 // An interned name: looking it up compares pointers.
 struct FieldName {

@@ -7,24 +7,24 @@
 namespace dropwise {
 namespace {
 
-// Input and output beyond this do not stay in a last-level cache, so that stores which bypass it
-// are faster; below, they cost several times more.
+// If input and output together are larger than this, they do not stay in a last-level cache, and
+// stores that bypass it are faster; for smaller arrays such stores cost several times more.
 constexpr std::size_t kStreamBytes = std::size_t{24} << 20;
 
-// One operation's view of its arrays.
+// The arrays of a call as bytes, and the kernels for their type.
 struct Run {
     const ElementKernels& kernel;
-    std::size_t size;
+    std::size_t size;  // bytes of an element
     const char* x;
     char* out;
     bool stream;
 
-    Run(Element element, const void* x, void* out, std::size_t n)
-        : kernel(kernels().masks.elements[static_cast<std::size_t>(element)]),
-          size(kElementSize[static_cast<std::size_t>(element)]),
-          x(static_cast<const char*>(x)),
-          out(static_cast<char*>(out)),
-          stream(x != out && n > kStreamBytes / (2 * size)) {}
+    explicit Run(const Elements& e)
+        : kernel(kernels().masks.elements[static_cast<std::size_t>(e.type)]),
+          size(kElementSize[static_cast<std::size_t>(e.type)]),
+          x(static_cast<const char*>(e.x)),
+          out(static_cast<char*>(e.out)),
+          stream(e.x != e.out && e.n > kStreamBytes / (2 * size)) {}
 
     MaskedChunk chunk(std::size_t first, std::size_t n, const ChunkMask& mask, double scale) const {
         return {x + first * size, out + first * size, mask.words, n, scale, stream};
@@ -33,13 +33,14 @@ struct Run {
 
 }  // namespace
 
-void dropout_forward(Element element, const void* x, void* out, std::size_t n, std::uint8_t* bits,
-                     const MaskSpec& spec, std::uint64_t offset, double scale) {
-    const Run run(element, x, out, n);
+void dropout_forward(const Elements& elements, std::uint8_t* bits, const MaskSpec& spec,
+                     std::uint64_t offset, double scale) {
+    const Run run(elements);
     const auto make_mask = kernels().masks.mask;
-    for_each_span(n, [&](const Span& span) {
+    for_each_span(elements.n, [&](const Span& span) {
         ChunkMask masks[2];
         bool turn = false;
+        // Each mask is applied while the next one is made.
         Meanwhile before{run.kernel.apply, run.size, {}, 0};
         span.for_each_chunk([&](std::size_t first, std::size_t count) {
             ChunkMask& mask = masks[turn];
@@ -53,27 +54,26 @@ void dropout_forward(Element element, const void* x, void* out, std::size_t n, s
     });
 }
 
-void apply_bits(Element element, const void* x, void* out, std::size_t n, const std::uint8_t* bits,
-                double scale) {
-    const Run run(element, x, out, n);
-    for_each_chunk(n, [&](std::size_t first, std::size_t count) {
+void apply_bits(const Elements& elements, const std::uint8_t* bits, double scale) {
+    const Run run(elements);
+    for_each_chunk(elements.n, [&](std::size_t first, std::size_t count) {
         ChunkMask mask;
         mask.load(bits, first, count);
         run.kernel.apply(run.chunk(first, count, mask, scale), 0, count);
     });
 }
 
-void relu(Element element, const void* x, void* out, std::size_t n, std::uint8_t* bits) {
-    const Run run(element, x, out, n);
-    for_each_chunk(n, [&](std::size_t first, std::size_t count) {
+void relu(const Elements& elements, std::uint8_t* bits) {
+    const Run run(elements);
+    for_each_chunk(elements.n, [&](std::size_t first, std::size_t count) {
         ChunkMask mask;
         run.kernel.relu(run.x + first * run.size, run.out + first * run.size, mask.words, count);
         mask.save(bits, first, count);
     });
 }
 
-void nonzero_bits(Element element, const void* x, std::size_t n, std::uint8_t* bits) {
-    const Run run(element, x, nullptr, n);
+void nonzero_bits(Element type, const void* x, std::size_t n, std::uint8_t* bits) {
+    const Run run({type, x, nullptr, n});
     for_each_chunk(n, [&](std::size_t first, std::size_t count) {
         ChunkMask mask;
         run.kernel.nonzero(run.x + first * run.size, mask.words, count);

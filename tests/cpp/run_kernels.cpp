@@ -67,15 +67,16 @@ bool answer(const Request& r) {
     auto* const bits = reinterpret_cast<std::uint8_t*>(mask.data());
     if (!x.read() || (r.is("apply") && !mask.read())) return false;
     set_num_threads(r.threads);
+    const Elements elements{element, x.data(), out.data(), n};
 
     if (r.is("mask"))
         mask_bits(spec, r.offset, r.n, bits);
     else if (r.is("forward"))
-        dropout_forward(element, x.data(), out.data(), n, bits, spec, r.offset, r.scale);
+        dropout_forward(elements, bits, spec, r.offset, r.scale);
     else if (r.is("apply"))
-        apply_bits(element, x.data(), out.data(), n, bits, r.scale);
+        apply_bits(elements, bits, r.scale);
     else if (r.is("relu"))
-        relu(element, x.data(), out.data(), n, bits);
+        relu(elements, bits);
     else if (r.is("nonzero"))
         nonzero_bits(element, x.data(), n, bits);
     else
