@@ -1,3 +1,4 @@
+// How the library was built, what it runs on, and its settings.
 #include <map>
 #include <string>
 

@@ -12,7 +12,8 @@
 
 namespace dropwise {
 
-// Who uses it; buffers of different slots may be in use at once, those of one slot may not.
+// What the memory is for.  A thread may use buffers of different slots at once, but not two of one
+// slot.
 enum class Slot {
     kShared,
     kTask,

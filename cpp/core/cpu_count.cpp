@@ -1,3 +1,4 @@
+// Environment, affinity mask and cgroup files, in the order that cpu_count.hpp promises.
 #include "core/cpu_count.hpp"
 
 #include <charconv>
@@ -16,8 +17,8 @@
 namespace dropwise {
 namespace {
 
-// The whole number from 1 that `text` starts with; 0 if it does not, or if more than blanks and,
-// with `list`, further items of a list follow.
+// The whole number >= 1 that `text` starts with; 0 if there is none, or if anything follows but
+// blanks or, with `list`, further items of a list.
 int leading_count(std::string_view text, bool list) {
     const auto begin = text.find_first_not_of(" \t");
     if (begin == text.npos) return 0;
@@ -70,8 +71,8 @@ int cgroup_cpus(const std::string& root) {
         const bool v2 = controllers == ",,";
         if (!v2 && controllers.find(",cpu,") == std::string::npos) continue;
         const std::string mount = root + "/sys/fs/cgroup" + (v2 ? "" : "/cpu");
-        // A quota holds for everything below it.  In a container the path may be the host's, of
-        // which only the mount's own top is visible: so ask every ancestor.
+        // A quota holds for everything below it, so every ancestor is asked.  In a container the
+        // path may be the host's, of which only the top of the mount is visible.
         for (std::string path = line.substr(second + 1);;) {
             const double cpus = quota_of(mount + path, v2);
             if (cpus > 0 && (least == 0 || cpus < least)) least = cpus;
@@ -101,7 +102,7 @@ CpuCount default_num_threads() {
                 "'");
         return {n, "DROPWISE_NUM_THREADS"};
     }
-    // Not ours to complain about: OpenMP ignores what it does not understand, and so do we.
+    // A value that is no number is ignored, as OpenMP does.
     if (const char* openmp = std::getenv("OMP_NUM_THREADS"); openmp != nullptr)
         if (const int n = leading_count(openmp, true); n > 0) return {n, "OMP_NUM_THREADS"};
     return usable_cpus();

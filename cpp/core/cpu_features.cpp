@@ -1,3 +1,4 @@
+// CPUID on x86-64; other CPUs run what is built for them.
 #include "core/cpu_features.hpp"
 
 #if defined(__x86_64__) || defined(_M_X64)
@@ -52,7 +53,7 @@ constexpr std::uint32_t bit(int n) {
     return std::uint32_t{1} << n;
 }
 
-// The compilers' own tests (__builtin_cpu_supports) know fewer names in some releases.
+// Not __builtin_cpu_supports: some releases of compilers know fewer names.
 bool x86_supports(std::string_view isa) noexcept {
     const std::uint32_t leaf1 = cpuid(1).ecx;
     constexpr std::uint32_t kFma = bit(12), kPopcnt = bit(23), kOsxsave = bit(27), kF16c = bit(29);

@@ -1,3 +1,4 @@
+// The list of built sets comes from isa_list.hpp, which CMake generates.
 #include "core/dispatch.hpp"
 
 #include <atomic>

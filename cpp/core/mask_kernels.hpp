@@ -18,7 +18,8 @@ struct MaskSpec {
     std::uint32_t threshold_high;  // and the rest, 0 to 256
 };
 
-// Masks are made and applied a chunk at a time.  A chunk's mask stays in the first-level cache.
+// Elements of which masks are made and applied at a time: such a mask stays in the first-level
+// cache.
 constexpr std::size_t kMaskChunk = 32768;
 constexpr std::size_t kMaskWords = kMaskChunk / 64 + 16;  // a chunk's words, and room to overwrite
 
@@ -47,8 +48,8 @@ struct ElementKernels {
     void (*nonzero)(const void* x, std::uint64_t* words, std::size_t n);
 };
 
-// A chunk whose mask is ready, to be applied while the next mask is made: the one waits for memory,
-// the other computes.
+// A chunk whose mask is ready, to be applied while the next mask is made: applying waits for
+// memory, making a mask computes.
 struct Meanwhile {
     void (*apply)(const MaskedChunk& chunk, std::size_t from, std::size_t to);
     std::size_t element_size;

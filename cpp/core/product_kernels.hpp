@@ -65,8 +65,8 @@ struct ProductKernels {
     // Bit p of words[i] is x[i * ldx + p] != 0, for p < bits <= 64; these elements go to values,
     // in the order in which multiply_skipping takes them.  Returns their number.  values has room
     // for 64 in each row and, if there is more than one row, for kValuesSlack to overwrite.
-    // `pairs`, the same in both: two rows share what they have in common, which pays where it is
-    // much.
+    // `pairs`, the same in both: two rows share the loads of what they have in common, which
+    // pays where that is much.
     std::size_t (*compact)(std::size_t rows, std::size_t bits, const T* x, std::ptrdiff_t ldx,
                            bool pairs, std::uint64_t* words, T* values);
     // out[rows, width] = in (null: 0) plus, for every bit p of words[i], its value times row p of

@@ -1,3 +1,5 @@
+// The pool: one job at a time, workers that spin for a while before they sleep, and a new pool in
+// the child of a fork.
 #include "core/threads.hpp"
 
 #include <algorithm>
@@ -25,7 +27,8 @@
 namespace dropwise {
 namespace {
 
-// Longer than the Python code between two calls of a training step, short beside a time slice.
+// How long a thread polls: longer than the Python code between two calls of a training step, but
+// much shorter than a time slice.
 constexpr auto kSpin = std::chrono::microseconds(100);
 
 const int cpus = usable_cpus().n;
@@ -54,7 +57,7 @@ bool spin_until(Done done) {
             if (done()) return true;
             relax();
         }
-        std::this_thread::yield();  // whom we wait for may be waiting for this very CPU
+        std::this_thread::yield();  // the thread to wait for may need this CPU
     } while (std::chrono::steady_clock::now() < deadline);
     return false;
 }
@@ -102,7 +105,7 @@ class Pool {
             open_places_ = helpers;
             next_task_.store(0, std::memory_order_relaxed);
             epoch_.store(epoch_.load(std::memory_order_relaxed) + 1, std::memory_order_release);
-            // Whoever is not asleep looks at the epoch before it goes to sleep.
+            // A worker that is not asleep looks at the epoch before it goes to sleep.
             wake = helpers - (workers_ - asleep_);
         }
         for (; wake > 0; --wake) wake_.notify_one();
@@ -116,7 +119,7 @@ class Pool {
         }
     }
 
-    // Lets nobody in any more and waits for those who are.
+    // Lets no more workers join and waits for those that have.
     void retire() {
         {
             const std::lock_guard lock(mutex_);
@@ -132,7 +135,7 @@ class Pool {
         inside_task = true;
         for (std::uint64_t seen = 0;;) {
             const auto published = [&] { return epoch_.load(std::memory_order_acquire) != seen; };
-            // With more threads than CPUs a spinning one keeps a working one waiting.
+            // With more threads than CPUs, a thread that spins would keep a working one waiting.
             if (thread_count.load(std::memory_order_relaxed) <= cpus) spin_until(published);
             Job job;
             {
@@ -172,8 +175,9 @@ union PoolStorage {
     PoolStorage() : pool() {
 #if defined(DROPWISE_HAS_FORK)
         pthread_atfork(nullptr, nullptr, [] {
-            // The child has none of the workers, and the locks are as some thread left them: start
-            // afresh in the same place.  Nothing is freed, since the old pool owns no memory.
+            // The child has none of the workers, and locks may be held by threads that are gone:
+            // start with a new pool in the same place.  The old one owns no memory, so nothing is
+            // lost.
             new (&storage.pool) Pool;
             inside_task = false;
         });

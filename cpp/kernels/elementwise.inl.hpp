@@ -76,7 +76,7 @@ void apply(const dropwise::MaskedChunk& chunk, std::size_t from, std::size_t to)
         apply_range<K, false>(chunk, from, to);
 }
 
-// Calls body(vector, bit shift, elements) on x from left to right and stores the bits it returns.
+// Calls body(vector, position, count) on x from left to right and stores the bits that it returns.
 template <class K, class Body>
 inline void collect_bits(const typename K::Element* x, std::uint64_t* words, std::size_t n,
                          Body body) {

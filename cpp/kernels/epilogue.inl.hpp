@@ -1,4 +1,8 @@
-// What is done to finished outputs, for one instruction set.
+// The epilogue: what is done to sums once they are complete, for one instruction set.
+//
+// Compiled once per set (cpp/cmake/IsaKernels.cmake).  The same loop serves sums that are in the
+// output and sums that are made on the way (few terms in gemm, kept outputs in sddmm): these give
+// it a class of values like FromOutput.
 #pragma once
 
 #include "core/kernel_table.hpp"
@@ -45,7 +49,7 @@ inline void write_bits(std::uint8_t* bits, std::size_t bit, std::size_t count, s
 template <class T>
 constexpr std::size_t kWordVectors = 64 / simd::Vec<T>::kLanes;
 
-// Where the epilogue finds its values: in the output itself, ...
+// Values that are in the output already.
 template <class T>
 struct FromOutput {
     using V = simd::Vec<T>;
@@ -63,7 +67,7 @@ struct FromOutput {
     }
 };
 
-// Without a step there are only NaN to look for in outputs that are there.
+// True if a result is NaN.  Without a step, outputs are only searched for NaN.
 template <class T, class Values, bool kBias, bool kRelu, bool kBits>
 bool epilogue_rows(std::size_t m, std::size_t n, const Values& values, T* c, std::ptrdiff_t ldc,
                    const Epilogue<T>& e) {
@@ -71,7 +75,8 @@ bool epilogue_rows(std::size_t m, std::size_t n, const Values& values, T* c, std
     constexpr std::size_t L = V::kLanes;
     constexpr bool kWrites = kBias || kRelu || kBits || !Values::kInPlace;
     const typename V::Reg scale = V::broadcast(&e.scale);
-    typename V::Reg poison = V::zero();  // NaN once a result is NaN, or so large that sums overflow
+    // Becomes NaN once a result is NaN, or so large that the sum of a few overflows.
+    typename V::Reg poison = V::zero();
     const auto epilogue = [&](typename V::Reg v, auto load_bias, std::uint64_t bits) {
         if (kBias) v = V::add(v, load_bias());
         if (kRelu) v = V::relu(v);
@@ -83,7 +88,7 @@ bool epilogue_rows(std::size_t m, std::size_t n, const Values& values, T* c, std
         std::size_t j = 0;
         for (; j + 64 <= n; j += 64) {
             const std::uint64_t word = kBits ? read_bits(e.bits, bit + j, 64) : 0;
-            // Stores wait for lines of the cache that hold what they are about to overwrite.
+            // A store waits until its cache line has arrived.
             if (!Values::kInPlace)
                 for (std::size_t p = 0; p < 64; p += 64 / sizeof(T))
                     simd::prefetch(c + 4 * ldc + static_cast<std::ptrdiff_t>(j + p));
@@ -93,7 +98,8 @@ bool epilogue_rows(std::size_t m, std::size_t n, const Values& values, T* c, std
                 v[l] = epilogue(v[l], [&] { return V::load(e.bias + j + l * L); }, word >> l * L);
                 if (kWrites) V::store(c + j + l * L, v[l]);
             }
-            // One step of the chain for a word: its latency would be what everything waits for.
+            // Results are added up before they reach `poison`: a chain of dependent multiply-adds,
+            // one for each vector, would be what the loop waits for.
             typename V::Reg sum = v[0];
             DROPWISE_UNROLL for (std::size_t l = 1; l < kWordVectors<T>; ++l) sum =
                 V::add(sum, v[l]);

@@ -1,8 +1,8 @@
 // Dense products on packed panels, for one instruction set.
 //
-// Compiled once per set (cpp/cmake/IsaKernels.cmake); ops/products/product.cpp cuts the work into
-// blocks that fit the caches.  Every number of rows has a register tile of its own, so that edges
-// cost what they compute.
+// Compiled once per set (cpp/cmake/IsaKernels.cmake); ops/products/dense.cpp cuts the work into
+// blocks that fit the caches.  There is a micro-kernel for each number of rows, so that no work is
+// wasted at the edges.
 #pragma once
 
 #include "kernels/epilogue.inl.hpp"
@@ -25,7 +25,7 @@ void tile(std::size_t k, const T* a, const T* b, std::ptrdiff_t ldb, T* c, std::
     for (; k != 0; --k, a += R, b += ldb) {
         typename V::Reg row[C];
         for (std::size_t j = 0; j < C; ++j) row[j] = V::load(b + j * L);
-        // Short vectors go through a panel faster than hardware fetches it.
+        // With short vectors a panel is consumed faster than the hardware prefetches it.
         if constexpr (kPanel && C == 2 && !kWideTiles<T>) simd::prefetch(b + 32 * ldb);
         for (std::size_t r = 0; r < R; ++r) {
             const typename V::Reg x = V::broadcast(a + r);
@@ -51,7 +51,8 @@ template <class T>
 using TileFn = void (*)(std::size_t, const T*, const T*, std::ptrdiff_t, T*, std::ptrdiff_t,
                         std::size_t, bool);
 
-// fn[rows - 1]; null where the accumulators would not fit.
+// The micro-kernels by number of rows, fn[rows - 1]; null where the accumulators would not fit in
+// registers.
 template <class T>
 struct Tiles {
     TileFn<T> fn[kNarrowTileRows<T>];
@@ -70,12 +71,11 @@ constexpr Tiles<T> make_tiles() {
     return tiles;
 }
 
-// For a panel of packed B, or for rows of B where they lie.
+// For a panel of packed B, or (kPanel = false) for rows of B where they lie.
 template <class T, std::size_t C, bool kPanel>
 constexpr Tiles<T> kTiles = make_tiles<T, C, kPanel>();
 
-// Rows of tiles outside, panels of B inside: A's panel stays in L1 while B streams from L2, and a
-// band of finished rows is complete early.
+// One panel of A by all panels of B: A's panel stays in L1 while B streams from L2.
 template <class T>
 void multiply(std::size_t m, std::size_t n, std::size_t k, const T* a, const T* b,
               std::size_t panel_width, T* c, std::ptrdiff_t ldc, bool accumulate) {
@@ -180,8 +180,9 @@ void dot(std::size_t m, std::size_t n, std::size_t k, const T* a, std::ptrdiff_t
         dot_rows<T, 1>(n, k, a, lda, bt, ldb, c, row_stride, col_stride);
 }
 
-// ... or as a sum of k products, which are fewer than what it would take to keep the sum somewhere.
-// It starts from +0.0, as all sums do: a product alone could be -0.0.
+// Values of an epilogue that are sums of a few products, made on the way: storing such a sum and
+// reading it back would take longer.  A sum starts from +0.0, as all sums do, because a product
+// alone could be -0.0.
 template <class T>
 struct FromTerms {
     using V = simd::Vec<T>;

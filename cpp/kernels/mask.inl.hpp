@@ -52,8 +52,8 @@ struct Schedule {
     }
 };
 
-// Applies the mask that is ready to some more elements, up to the end of a cache line: one that is
-// written in two parts, past the cache, costs as much as the mask.
+// Applies the mask that is ready to some more elements, up to the end of a cache line: a line that
+// is written past the cache in two parts costs as much as the mask.
 inline void advance(Meanwhile* m, std::size_t elements) {
     if (m == nullptr || m->done == m->chunk.n) return;
     std::size_t to = m->chunk.n;
@@ -66,8 +66,8 @@ inline void advance(Meanwhile* m, std::size_t elements) {
     m->done = to;
 }
 
-// Brings what the next such elements are made of: some lines a round, because the CPU has room for
-// few requests at a time.
+// Prefetches the input of the next elements that advance() will apply, some cache lines a round,
+// because a CPU has room for few requests at a time.
 class Prefetch {
   public:
     explicit Prefetch(const Meanwhile* m) : at_(nullptr) {

@@ -1,4 +1,8 @@
-// Copying and packing of operands, for one instruction set.
+// Copying and packing of operands, and the shape of the tiles they are packed for, for one
+// instruction set.
+//
+// Compiled once per set (cpp/cmake/IsaKernels.cmake).  Knows nothing of what is computed with the
+// packed operands.
 #pragma once
 
 #include "core/kernel_table.hpp"
@@ -11,13 +15,14 @@ constexpr std::size_t min(std::size_t a, std::size_t b) {
     return a < b ? a : b;
 }
 
-// Rows of a tile two vectors wide: two vectors of B, one broadcast and a spare beside the
-// accumulators.
+// Rows of a register tile that is two vectors wide.  Beside the accumulators there must be room for
+// two vectors of B, a broadcast element of A and a spare.
 template <class T>
 constexpr std::size_t kNarrowTileRows = (simd::Vec<T>::kRegisters - 4) / 2;
 
-// Vectors as long as a line of the cache are on some CPUs loaded at half the rate at which they are
-// multiplied: 8 rows of three take 11 loads for 24 multiply-adds, 14 rows of two take 16 for 28.
+// Whether tiles are three vectors wide.  Some CPUs load vectors as long as a cache line at half the
+// rate at which they multiply them, and then the tile with fewer loads is faster: 8 rows of three
+// vectors take 11 loads for 24 multiply-adds, 14 rows of two vectors take 16 loads for 28.
 template <class T>
 constexpr bool kWideTiles =
     simd::Vec<T>::kRegisters == 32 && simd::Vec<T>::kLanes * sizeof(T) == 64;
@@ -69,8 +74,8 @@ void copy(std::size_t rows, std::size_t cols, const T* src, std::ptrdiff_t row_s
                             src + static_cast<std::ptrdiff_t>(j) * col_stride + i, col_stride,
                             dst + static_cast<std::ptrdiff_t>(i) * ld + j, ld);
         };
-        // Along the rows of the side on which they are farther apart: a walk from row to row there
-        // would meet few sets of the cache.
+        // The inner loop follows the rows of the side whose rows are farther apart.  The other
+        // order would step from one of those rows to the next, and use few sets of the cache.
         if (col_stride < ld) {
             for (std::size_t i = 0; i < rows; i += L)
                 for (std::size_t j = 0; j < cols; j += L) block(i, j);
@@ -78,7 +83,7 @@ void copy(std::size_t rows, std::size_t cols, const T* src, std::ptrdiff_t row_s
         }
         for (std::size_t j = 0; j < cols; j += L)
             for (std::size_t i = 0; i < rows; i += L) {
-                // Strides this long are not prefetched by hardware.
+                // The hardware does not prefetch strides this long.
                 if (j + 2 * L <= cols)
                     for (std::size_t l = j + L; l < j + 2 * L; ++l)
                         simd::prefetch(src + static_cast<std::ptrdiff_t>(l) * col_stride + i);
@@ -92,8 +97,8 @@ void copy(std::size_t rows, std::size_t cols, const T* src, std::ptrdiff_t row_s
     }
 }
 
-// One panel.  Vectors are stored whole, in an order in which what one
-// writes past its row is overwritten by the next, but for the last of all.
+// One panel.  Vectors are stored whole.  What one writes past its row is overwritten by the next
+// one, except for the last: hence kPackSlack.
 template <class T>
 void pack_panel(std::size_t rows, std::size_t readable, std::size_t k, const T* a,
                 std::ptrdiff_t row_stride, std::ptrdiff_t col_stride, T* panel) {
@@ -102,7 +107,7 @@ void pack_panel(std::size_t rows, std::size_t readable, std::size_t k, const T* 
     if (row_stride == 1) {
         for (std::size_t p = 0; p < k; ++p, a += col_stride, panel += rows)
             for (std::size_t i = 0; i < rows; i += L)
-                if (kWideTiles<T> && rows < L)  // whole vectors would cross lines of the cache
+                if (kWideTiles<T> && rows < L)  // whole vectors would cross cache lines
                     V::store_n(panel, V::load_n(a, rows), rows);
                 else
                     V::store(panel + i,

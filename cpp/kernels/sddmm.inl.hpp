@@ -1,8 +1,9 @@
-// Products that compute only the outputs a mask keeps, for one instruction set.
+// Products that compute only the outputs that a mask keeps (SDDMM), for one instruction set.
 //
-// A chunk of a row of the left operand is held in registers; the kept outputs of 64 columns are
-// taken kSums at a time, each a dot product with a row of a tile that stays in L1.  The sums of a
-// row are stored side by side and spread to their columns by the epilogue.
+// Compiled once per set; ops/products/kept.cpp cuts the work into chunks and blocks.  A chunk of a
+// row of the left operand is held in registers; the kept outputs of 64 columns are taken kSums at a
+// time, each a dot product with a row of a tile that stays in L1.  The sums of a row are stored
+// side by side; the epilogue expands them to their columns.
 #pragma once
 
 #include "kernels/epilogue.inl.hpp"
@@ -10,7 +11,7 @@
 namespace {
 namespace product {
 
-// 64 columns of as many k take 32 KB at most.
+// Vectors of k in a chunk: then a tile of 64 columns takes 32 KB at most.
 template <class T>
 constexpr std::size_t kKeptVectors = min(512 / sizeof(T) / simd::Vec<T>::kLanes, 12);
 
@@ -20,8 +21,8 @@ inline void mask_words(std::size_t rows, std::size_t count, const std::uint8_t* 
     for (std::size_t i = 0; i < rows; ++i) words[i] = read_bits(bits, bit + i * bit_stride, count);
 }
 
-// to[g] = or += the product of x with the tile's row of the g-th bit of word, for g < G; takes
-// those bits out of word.  Past the last bit the row is the first one, and the sum is never read.
+// to[g] = or += the dot product of x and the tile's row that the g-th bit of word names, for g < G;
+// clears those bits.  If there are fewer than G bits, the other sums are of row 0 and never read.
 template <class T, std::size_t K, std::size_t G>
 void kept_group(const typename simd::Vec<T>::Reg (&x)[K], std::uint64_t& word, const T* tile, T* to,
                 bool first) {
@@ -94,7 +95,8 @@ void multiply_kept(std::size_t rows, std::size_t depth, const std::uint64_t* wor
                                                        first);
 }
 
-// The values of an epilogue: the sums of a row, one after the other, where bits of its word are 1.
+// Values of an epilogue that are the sums of a row, one after the other, for the bits of its word
+// that are 1.
 template <class T>
 struct FromSums {
     using V = simd::Vec<T>;

@@ -1,11 +1,13 @@
 // Products that skip the zeros of the left operand, for one instruction set.
 //
-// A word of bits says which of 64 consecutive k are worth a row of the right operand; its indices
-// come from the word itself, since a list of them would compete with the vector loads.  The 64 rows
-// of a tile stay in L1 while all rows of the left operand pass over it.
+// Compiled once per set; ops/products/skip.cpp cuts the work into bands and tiles.  A word of bits
+// says which of 64 consecutive k have an element that is not zero, and so need a row of the right
+// operand.  The indices come from the word itself, since loading them from a list would compete
+// with the vector loads.  The 64 rows of a tile stay in L1 while all rows of the left operand pass
+// over it.
 //
-// Where few are, what comes once for a word takes more time than they do: the sums to load and to
-// store, and a loop whose end no CPU foresees.  There several words go together, by lists.
+// Where a word has few ones, its fixed cost dominates: to load and store the sums, and a loop whose
+// end is mispredicted.  There several words are taken together, as a list of places.
 #pragma once
 
 #include "kernels/pack.inl.hpp"
@@ -13,12 +15,13 @@
 namespace {
 namespace product {
 
-// 64 rows of as many columns take 32 KB at most.  Wider tiles than L1 cost more than they save.
+// Vectors in a row of a tile: then 64 rows take 32 KB at most.  Tiles larger than L1 cost more than
+// they save.
 template <class T>
 constexpr std::size_t kSkipVectors = min(512 / sizeof(T) / simd::Vec<T>::kLanes, 12);
 
-// Two rows that want the same row of the tile can share its loads, where there are registers for
-// the sums of both and vectors are so long that loading them takes the time.
+// Whether two rows that need the same row of the tile share its loads: where there are registers
+// for the sums of both, and vectors are so long that loads are the bottleneck.
 template <class T>
 constexpr bool kCanPair = kWideTiles<T>;
 
@@ -33,7 +36,7 @@ std::uint64_t nonzero_word(std::size_t bits, const T* x) {
     return word;
 }
 
-// The elements of x that word names, one after the other; where they end.
+// Writes the elements of x that word names one after the other.  Returns their end.
 template <class T>
 T* gather(std::uint64_t word, std::size_t bits, const T* x, T* to) {
     using V = simd::Vec<T>;
@@ -51,7 +54,7 @@ std::size_t compact_rows(std::size_t rows, std::size_t bits, const T* x, std::pt
                          std::uint64_t* words, T* values) {
     T* to = values;
     const auto find = [&](const T* row) {
-        // Strides this long are not prefetched by hardware.
+        // The hardware does not prefetch strides this long.
         for (std::size_t p = 0; p < 64; p += 64 / sizeof(T)) simd::prefetch(row + 8 * ldx + p);
         return *words++ = nonzero_word(bits, row);
     };

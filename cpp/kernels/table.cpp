@@ -1,4 +1,4 @@
-// The only export of an instruction set: its kernel table.
+// The only symbol that an instruction set exports: its kernel table.
 //
 // Compiled once per set (cpp/cmake/IsaKernels.cmake).  Everything a kernel file defines lives in an
 // unnamed namespace, so that no two sets can share a symbol and the linker cannot pick the wrong

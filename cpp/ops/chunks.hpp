@@ -1,4 +1,5 @@
-// Cuts a run of elements into the chunks of the mask kernels and shares these out.
+// Cuts a run of elements into the chunks of the mask kernels and deals them out to threads: what
+// masks and elementwise functions share.
 #pragma once
 
 #include <cstddef>

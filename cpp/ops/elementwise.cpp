@@ -1,3 +1,5 @@
+// One kernel call for each chunk; dropout makes the mask of a chunk while it applies the one
+// before.
 #include "ops/elementwise.hpp"
 
 #include "core/dispatch.hpp"

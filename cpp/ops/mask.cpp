@@ -1,3 +1,4 @@
+// One kernel call for each chunk.
 #include "ops/mask.hpp"
 
 #include "core/dispatch.hpp"

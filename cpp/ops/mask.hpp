@@ -1,4 +1,6 @@
 // Packed dropout masks of any length, from any offset.
+//
+// Cuts them into the chunks of the mask kernels; the contract itself is in kernels/mask.inl.hpp.
 #pragma once
 
 #include <cstddef>

@@ -64,9 +64,9 @@ inline void store_swapped_pairs(std::uint64_t* p, Words a, Words b) {
 
 // Element access and masking, for elementwise kernels.
 
-// GCC folds load, multiply and zero-masking into one masked multiply from memory, whose masked load
-// the hardware prefetcher does not follow: half the speed once the arrays leave the cache.  A load
-// that two multiplies share it folds into both.
+// GCC folds load, multiply and zero-masking into one masked multiply from memory.  The hardware
+// does not prefetch masked loads: half the speed once the arrays leave the cache.  It also folds a
+// load that two multiplies share into both.
 #if defined(__GNUC__)
 #define DROPWISE_KEEP_APART(v) __asm__("" : "+v"(v))
 #else

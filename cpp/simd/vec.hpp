@@ -21,12 +21,12 @@
 #include <intrin.h>
 #endif
 
-// The value is to be in a register here: for compilers that fold loads where it costs too much.
+// Keeps a value in a register, for compilers that fold its load into arithmetic where that is slow.
 #if !defined(DROPWISE_KEEP_APART)
 #define DROPWISE_KEEP_APART(v) static_cast<void>(0)
 #endif
 
-// Short loops over a constant number of registers, before which the compiler must not hesitate.
+// Before a short loop over a constant number of registers that the compiler must unroll.
 #if defined(__clang__)
 #define DROPWISE_UNROLL _Pragma("unroll")
 #elif defined(__GNUC__)
@@ -38,7 +38,8 @@
 namespace {
 namespace simd {
 
-inline std::size_t count_trailing_zeros(std::uint64_t word) {  // word != 0
+// Of a word that is not 0; trailing_zeros() of each set takes 0 too.
+inline std::size_t count_trailing_zeros(std::uint64_t word) {
 #if defined(__GNUC__)
     return static_cast<std::size_t>(__builtin_ctzll(word));
 #else

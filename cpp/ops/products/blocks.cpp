@@ -1,3 +1,4 @@
+// What blocks.hpp declares and needs no inlining.
 #include "ops/products/blocks.hpp"
 
 #include "core/dispatch.hpp"

@@ -1,3 +1,4 @@
+// Cuts a chain into pieces of rows where that keeps what passes between its products in cache.
 #include "ops/products/chain.hpp"
 
 #include <algorithm>
@@ -15,17 +16,17 @@ size_t rows_of(const Product<T>& p) {
     return p.over_rows ? p.a.cols : p.out.rows;
 }
 
-// How many rows go through all products before the next do; 0 if all rows at once.
+// The number of rows in a piece; 0 if each product is to take all rows at once.
 template <class T>
-size_t rows_together(const std::vector<Product<T>>& products) {
-    constexpr size_t kBytes = size_t{1} << 19;  // half of a second-level cache
-    constexpr size_t kFewest = 64;  // otherwise what comes once for a product is too much
+size_t rows_per_piece(const std::vector<Product<T>>& products) {
+    constexpr size_t kBytes = size_t{1} << 19;  // that a piece writes: half of an L2 cache
+    constexpr size_t kFewest = 64;  // rows: with fewer, the fixed cost of a product is too much
     constexpr size_t kThin = 32;
     if (products.size() < 2) return 0;
     const size_t rows = rows_of(products[0]);
     size_t row_bytes = 1;
     for (const Product<T>& p : products) {
-        // Matrices larger than that in both directions are better packed once, for all rows.
+        // A matrix larger than that in both directions is better packed once, for all rows.
         const size_t inner = p.over_rows ? p.out.rows : p.a.cols;
         if (rows_of(p) != rows || std::min(inner, p.out.cols) > kThin) return 0;
         if (!p.over_rows) row_bytes += sizeof(T) * p.out.cols;
@@ -34,8 +35,8 @@ size_t rows_together(const std::vector<Product<T>>& products) {
     return step < rows ? step : 0;
 }
 
-// All products with `m` of their rows, `first`, a multiple of 8, and what follows.  Sums over rows
-// go to `sums`, one after the other, and what is temporary to `scratch`, likewise.
+// All products for `m` of their rows, from row `first` on, a multiple of 8.  Sums over rows go to
+// `sums`, one after the other, and temporary results to `scratch`, likewise.
 template <class T>
 void run_piece(const std::vector<Product<T>>& products, size_t first, size_t m, T* sums,
                T* scratch) {
@@ -68,8 +69,7 @@ void run_piece(const std::vector<Product<T>>& products, size_t first, size_t m, 
     }
 }
 
-// out (its sum so far, or anything if it is the first) = the sum of `pieces` matrices, `stride`
-// elements apart.
+// out = or (unless `first`) += the sum of `pieces` matrices that are `stride` elements apart.
 template <class T>
 void add_pieces(const T* sums, size_t pieces, size_t stride, bool first, Matrix<T> out) {
     for (size_t i = 0; i < out.rows; ++i)
@@ -84,7 +84,7 @@ void add_pieces(const T* sums, size_t pieces, size_t stride, bool first, Matrix<
 
 template <class T>
 void multiply_chain(const std::vector<Product<T>>& products) {
-    const size_t step = rows_together(products);
+    const size_t step = rows_per_piece(products);
     if (step == 0) {
         for (const Product<T>& p : products) multiply(p);
         return;

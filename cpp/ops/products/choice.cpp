@@ -1,3 +1,4 @@
+// Counts what each strategy would do, and weighs the counts with the costs of the kernel table.
 #include "ops/products/choice.hpp"
 
 #include "core/cost_terms.hpp"

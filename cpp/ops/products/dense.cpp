@@ -1,3 +1,5 @@
+// Four ways: packed blocks, B in place, few terms in one pass, and dot products; each of them,
+// where that saves packing, on the transpose.
 #include "ops/products/dense.hpp"
 
 #include <algorithm>

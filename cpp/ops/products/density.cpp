@@ -1,3 +1,4 @@
+// Samples are spread over rows and columns, so that blocks of zeros do not mislead them.
 #include "ops/products/density.hpp"
 
 #include <algorithm>

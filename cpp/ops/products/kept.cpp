@@ -1,3 +1,4 @@
+// A task computes the kept outputs of some rows in a few blocks of 64 columns.
 #include "ops/products/kept.hpp"
 
 #include <algorithm>

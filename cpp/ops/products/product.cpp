@@ -1,3 +1,4 @@
+// Runs one product by its strategy, and repairs NaN that skipped zeros must not make.
 #include "ops/products/product.hpp"
 
 #include <atomic>

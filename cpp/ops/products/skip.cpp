@@ -1,3 +1,4 @@
+// First all tasks compress bands of rows, then each task multiplies them by a tile of columns.
 #include "ops/products/skip.hpp"
 
 #include <algorithm>
