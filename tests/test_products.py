@@ -245,6 +245,32 @@ def test_every_strategy_gives_the_same_bits_at_its_edges(isa, dtype, density):
             assert untouched(memory, out)
 
 
+def test_the_strategy_follows_the_density_unless_it_is_forced(dtype):
+    rng = np.random.default_rng(9)
+    dense, sparse = integers(rng, (256, 256), dtype), integers(rng, (256, 256), dtype, 0.05)
+    out, few = np.empty((256, 256), dtype), pack(rng.random((256, 256)) < 0.05)
+    for product, strategy in [
+        (Product(sparse, sparse, out), "dense"),  # nothing may be skipped
+        (Product(dense, dense, out, skip="ab"), "dense"),
+        (Product(sparse, dense, out, skip="ab"), "skip_a"),
+        (Product(dense, sparse, out, skip="ab"), "skip_b"),
+        (Product(dense, dense, out, bits=few), "kept"),
+        (Product(dense, dense, out, bits=few, strategy="dense"), "dense"),
+    ]:
+        assert native.strategy_of(product) == strategy
+
+
+def test_the_terms_of_a_strategy_have_names():
+    x = np.ones((64, 64), np.float32)
+    product = Product(x, x, x.copy(), skip="a", strategy="skip_a")
+    terms = native.product_terms(product, 0.5)
+    assert terms["calls"] == 1
+    assert terms["outputs"] == 64 * 64
+    assert terms["multiply_adds"] == 64**3 / 2
+    with pytest.raises(ValueError, match="strategy must be given"):
+        native.product_terms(dataclasses.replace(product, strategy=""), 0.5)
+
+
 def test_a_strategy_that_the_operands_do_not_allow_is_refused():
     a, b, out = (np.ones((2, 2), np.float32) for _ in range(3))
     refused = [("", "skip_a"), ("a", "skip_b"), ("b", "skip_a"), ("ab", "kept"), ("ab", "sparse")]
