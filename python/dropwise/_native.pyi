@@ -4,6 +4,16 @@ import typing
 import numpy
 
 def active_isa() -> str: ...
+def adam_step(
+    p: numpy.ndarray,
+    g: numpy.ndarray,
+    m: object,
+    v: object,
+    scalars: tuple[float, ...],
+    master: object = ...,
+    l1: typing.SupportsFloat | typing.SupportsIndex = ...,
+    l2: typing.SupportsFloat | typing.SupportsIndex = ...,
+) -> None: ...
 def apply_bits(
     x: numpy.ndarray,
     out: numpy.ndarray,
@@ -43,4 +53,14 @@ def product_terms(
 def relu(x: numpy.ndarray, out: numpy.ndarray, bits: numpy.ndarray) -> None: ...
 def set_isa(name: str) -> None: ...
 def set_num_threads(n: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+def sgd_step(
+    p: numpy.ndarray,
+    g: numpy.ndarray,
+    velocity: object,
+    scalars: tuple[float, ...],
+    master: object = ...,
+    l1: typing.SupportsFloat | typing.SupportsIndex = ...,
+    l2: typing.SupportsFloat | typing.SupportsIndex = ...,
+) -> None: ...
 def strategy_of(product: object) -> str: ...
+def take_most_threads() -> int: ...

@@ -32,5 +32,7 @@ class NativeBackend:
     relu = staticmethod(_native.relu)
     nonzero_bits = staticmethod(_native.nonzero_bits)
     multiply = staticmethod(_native.multiply)
+    adam_step = staticmethod(_native.adam_step)
+    sgd_step = staticmethod(_native.sgd_step)
     num_threads = staticmethod(_native.num_threads)
     set_num_threads = staticmethod(_native.set_num_threads)

@@ -516,6 +516,16 @@ class NumbaBackend:
         if p.bias is not None or p.relu:
             _finish(out, np.empty(0, out.dtype) if p.bias is None else p.bias, p.relu)
 
+    def adam_step(self, *arguments: Any, **more: Any) -> None:
+        from dropwise._backends import numba_optimizers
+
+        numba_optimizers.adam_step(*arguments, **more)
+
+    def sgd_step(self, *arguments: Any, **more: Any) -> None:
+        from dropwise._backends import numba_optimizers
+
+        numba_optimizers.sgd_step(*arguments, **more)
+
     def num_threads(self) -> int:
         return 1
 

@@ -11,7 +11,9 @@ Backends differ in arithmetic only.  ``functional`` validates before it calls: a
 * ``rate``, ``scale`` as Python floats (``scale`` already rounded to the dtype), ``key``, ``stream``
   and ``offset`` as Python ints in the range of the mask contract;
 * packed masks as uint8 arrays of ``ceil(n / 8)`` bytes: element e is bit ``e & 7`` of byte
-  ``e >> 3``, 1 = kept; bits past the last element are 0.
+  ``e >> 3``, 1 = kept; bits past the last element are 0;
+* arrays for the optimizers that are aligned, C-contiguous, in native byte order, of one size, and
+  share no memory.
 """
 
 from __future__ import annotations
@@ -92,6 +94,51 @@ class Backend(Protocol):
 
     def multiply(self, products: Sequence[Product]) -> None:
         """Compute products, in an order in which each finds what those before it wrote."""
+
+    def adam_step(
+        self,
+        p: Array,
+        g: Array,
+        m: Array,
+        v: Array,
+        scalars: tuple[float, float, float, float, float, float, float],
+        master: Array | None = None,
+        l1: float = 0.0,
+        l2: float = 0.0,
+    ) -> None:
+        """Change `p`, `m` and `v` by a step of Adam with decoupled weight decay.
+
+        `scalars` are learning_rate, beta_1, beta_2, correction_1, correction_2, epsilon and
+        weight_decay, with corrections ``1 / (1 - beta**t)`` in step t = 1, 2, ...
+
+        ``m = beta_1 * m + (1 - beta_1) * g``, ``v = beta_2 * v + (1 - beta_2) * g**2``, and
+        ``p -= learning_rate * (weight_decay * p + m * correction_1 / (sqrt(v * correction_2) +
+        epsilon))``.  The gradient of ``l1 * sum(|p|) + l2 * sum(p**2)`` is added to `g` on its way
+        into the formula; the array itself stays as it is.
+
+        For 16-bit `p` and `g`, `m` and `v` are float32 and so is `master`, a copy of `p` that is
+        changed instead; `p` becomes that, rounded.
+        """
+
+    def sgd_step(
+        self,
+        p: Array,
+        g: Array,
+        velocity: Array | None,
+        scalars: tuple[float, float, bool, float],
+        master: Array | None = None,
+        l1: float = 0.0,
+        l2: float = 0.0,
+    ) -> None:
+        """Change `p` and `velocity` by a step of gradient descent with decoupled weight decay.
+
+        `scalars` are learning_rate, momentum, nesterov and weight_decay.
+
+        ``velocity = momentum * velocity - learning_rate * g``, and ``p += velocity`` after
+        ``p -= learning_rate * weight_decay * p``; with nesterov it is
+        ``p += momentum * velocity - learning_rate * g``.  No `velocity`: no momentum.  The rest is
+        as in `adam_step`.
+        """
 
     def num_threads(self) -> int:
         """Threads a call may use."""
