@@ -32,6 +32,7 @@ void bind_config(py::module_& m) {
     m.def("num_threads", &num_threads);
     m.def("num_threads_source", &num_threads_source);
     m.def("set_num_threads", &set_num_threads, py::arg("n"));
+    m.def("take_most_threads", &take_most_threads);
     m.def("cgroup_cpus", &cgroup_cpus, py::arg("root"));
     m.def("fail_allocations", &fail_allocations, py::arg("n"),
           "For tests: let the n-th request for scratch memory from now on fail (0: the next one; "

@@ -3,57 +3,12 @@
 // The Python side has validated; what is checked here only keeps a wrong call from corrupting
 // memory.  Arguments
 // are plain objects, because casting one to a typed array costs more than a small call.
-#include <atomic>
-#include <optional>
-#include <string>
-
-#include "bindings/bind.hpp"
+#include "bindings/elements.hpp"
 #include "ops/elementwise.hpp"
 #include "ops/mask.hpp"
 
 namespace dropwise {
 namespace {
-
-// Shorter calls take less time than releasing and taking back the GIL.
-constexpr std::size_t kReleaseElements = 8192;
-
-class MaybeRelease {
-  public:
-    explicit MaybeRelease(std::size_t n) {
-        if (n >= kReleaseElements) release_.emplace();
-    }
-
-  private:
-    std::optional<GilRelease> release_;
-};
-
-// NumPy numbers bfloat16 when ml_dtypes registers it.
-bool is_bfloat16(const py::dtype& dtype) {
-    static std::atomic<int> known{-1};
-    const int num = dtype.num();
-    if (num == known.load(std::memory_order_relaxed)) return true;
-    if (dtype.itemsize() != 2 || py::str(dtype.attr("name")).cast<std::string>() != "bfloat16")
-        return false;
-    known.store(num, std::memory_order_relaxed);
-    return true;
-}
-
-Element element_of(const py::array& x) {
-    constexpr int kHalf = 23;  // NPY_HALF, which pybind11 does not name
-    const py::dtype dtype = x.dtype();
-    const int num = dtype.num();
-    if (num == py::dtype::num_of<float>()) return Element::f32;
-    if (num == py::dtype::num_of<double>()) return Element::f64;
-    if (num == kHalf) return Element::f16;
-    if (is_bfloat16(dtype)) return Element::bf16;
-    throw py::type_error("dtype must be float32, float64, float16 or bfloat16, got " +
-                         py::str(dtype).cast<std::string>());
-}
-
-std::size_t size_of(const py::array& x) {
-    require((x.flags() & py::array::c_style) != 0, "arrays must be C-contiguous");
-    return static_cast<std::size_t>(x.size());
-}
 
 Elements elements_of(const py::array& x, py::array& out) {
     const Element type = element_of(x);

@@ -35,6 +35,14 @@ const int cpus = usable_cpus().n;
 std::atomic<int> thread_count{0};  // 0: not asked for yet
 std::atomic<const char*> thread_source{""};
 
+std::atomic<int> most_threads{1};
+
+void note_threads(int n) {
+    int most = most_threads.load(std::memory_order_relaxed);
+    while (most < n && !most_threads.compare_exchange_weak(most, n, std::memory_order_relaxed)) {
+    }
+}
+
 // True in a worker, and in a caller while it takes part: a parallel_for in there is serial.
 thread_local bool inside_task = false;
 
@@ -68,10 +76,10 @@ bool spin_until(Done done) {
 // is no destructor to race with a worker, and nothing to join.
 class Pool {
   public:
-    // False, with nothing done, if a job is running already.
+    // False, with nothing done, if a job is running already.  2 <= n_threads <= n_tasks.
     bool try_run(std::size_t n_tasks, std::size_t n_threads, void* context, detail::TaskFn fn) {
         if (busy_.exchange(true, std::memory_order_acquire)) return false;
-        const auto helpers = static_cast<int>(std::min(n_threads, n_tasks) - 1);
+        const auto helpers = static_cast<int>(n_threads) - 1;
         grow(helpers);
         publish({fn, context, n_tasks}, helpers);
         work({fn, context, n_tasks});
@@ -217,13 +225,26 @@ void set_num_threads(int n) {
     thread_source.store("set_num_threads");
 }
 
-void detail::run_tasks(std::size_t n_tasks, void* context, TaskFn fn) {
-    if (n_tasks > 1 && !inside_task) {
-        const auto n = static_cast<std::size_t>(num_threads());
+int threads_worth(double nanoseconds) {
+    constexpr double kShare = 20000;
+    if (nanoseconds < 2 * kShare || inside_task) return 1;
+    const int most = num_threads();
+    if (nanoseconds >= kShare * most) return most;
+    return static_cast<int>(nanoseconds / kShare);
+}
+
+int take_most_threads() {
+    return most_threads.exchange(1, std::memory_order_relaxed);
+}
+
+void detail::run_tasks(std::size_t n_tasks, void* context, TaskFn fn, int threads) {
+    if (n_tasks > 1 && threads > 1 && !inside_task) {
+        const auto n =
+            std::min(n_tasks, static_cast<std::size_t>(std::min(threads, num_threads())));
         inside_task = true;
         const bool done = n > 1 && PoolStorage::storage.pool.try_run(n_tasks, n, context, fn);
         inside_task = false;
-        if (done) return;
+        if (done) return note_threads(static_cast<int>(n));
     }
     for (std::size_t task = 0; task < n_tasks; ++task) fn(context, task);
 }

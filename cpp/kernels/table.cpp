@@ -8,7 +8,9 @@
 #include "kernels/elementwise.inl.hpp"
 #include "kernels/gemm.inl.hpp"
 #include "kernels/mask.inl.hpp"
+#include "kernels/optimizer.inl.hpp"
 #include "kernels/sddmm.inl.hpp"
+#include "kernels/softmax.inl.hpp"
 #include "kernels/spmm.inl.hpp"
 
 namespace {
@@ -57,6 +59,12 @@ extern "C" const dropwise::KernelTable* DROPWISE_CONCAT(dropwise_kernels_, DROPW
           elementwise::kernels<simd::F16>(), elementwise::kernels<simd::BF16>()}},
         product::kernels<float>(),
         product::kernels<double>(),
+        optimizer::kernels<float>(),
+        optimizer::kernels<double>(),
+        {&optimizer::widen_f16, &optimizer::narrow_f16},
+        {&optimizer::widen_bf16, &optimizer::narrow_bf16},
+        softmax::kernels<float>(),
+        softmax::kernels<double>(),
     };
     return &table;
 }

@@ -49,6 +49,22 @@ inline std::size_t count_trailing_zeros(std::uint64_t word) {
 #endif
 }
 
+// Loops over these become vectors, where compilers know them.
+inline float square_root(float x) {
+#if defined(__GNUC__)
+    return __builtin_sqrtf(x);
+#else
+    return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x)));
+#endif
+}
+inline double square_root(double x) {
+#if defined(__GNUC__)
+    return __builtin_sqrt(x);
+#else
+    return _mm_cvtsd_f64(_mm_sqrt_pd(_mm_set1_pd(x)));
+#endif
+}
+
 // Eight bytes of a packed mask, wherever they lie.
 inline std::uint64_t load_word(const std::uint8_t* p) {
     std::uint64_t word = 0;

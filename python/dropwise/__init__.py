@@ -9,6 +9,7 @@ from dropwise._backends import (
     set_num_threads,
 )
 from dropwise._config import show_config
+from dropwise._memory import clear_memory
 from dropwise._version import __version__
 from dropwise.layers import Dense, Dropout, Layer, ReLU, Sigmoid, Tanh
 from dropwise.losses import BinaryCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
@@ -32,6 +33,7 @@ __all__ = [
     "__version__",
     "available_backends",
     "backend",
+    "clear_memory",
     "datasets",
     "functional",
     "get_num_threads",

@@ -9,7 +9,7 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
-from dropwise import _backends
+from dropwise import _backends, _memory
 from dropwise._version import __version__
 from dropwise.random import MASK_CONTRACT
 
@@ -95,6 +95,8 @@ def _config() -> dict[str, Any]:
         config["native build"] = {key: text or "none" for key, text in _native.build_info().items()}
         if active.name == "native":
             config["threads"]["why"] = _native.num_threads_source()
+    limit, kept = _memory.usage()
+    config["memory"] = {"limit": limit, "kept": kept}
     config["versions"] = {
         "python": f"{platform.python_version()} ({sys.implementation.name})",
         "numpy": np.__version__,

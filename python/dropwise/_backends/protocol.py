@@ -11,7 +11,9 @@ Backends differ in arithmetic only.  Arguments are checked before, so a backend 
 * ``rate``, ``scale`` as Python floats (``scale`` already rounded to the dtype), ``key``, ``stream``
   and ``offset`` as Python ints in the range of the mask contract;
 * packed masks as uint8 arrays of ``ceil(n / 8)`` bytes: element e is bit ``e & 7`` of byte
-  ``e >> 3``, 1 = kept; bits past the last element are 0.
+  ``e >> 3``, 1 = kept; bits past the last element are 0;
+* arrays for optimizers and losses that are aligned, C-contiguous, in native byte order and share no
+  memory, those of the optimizers of one size (`out` of `softmax_gradient` may be `probabilities`).
 """
 
 from __future__ import annotations
@@ -92,6 +94,78 @@ class Backend(Protocol):
 
     def multiply(self, products: Sequence[Product]) -> None:
         """Compute products, in an order in which each finds what those before it wrote."""
+
+    def adam_step(
+        self,
+        p: Array,
+        g: Array,
+        m: Array,
+        v: Array,
+        scalars: tuple[float, float, float, float, float, float, float],
+        master: Array | None = None,
+        l1: float = 0.0,
+        l2: float = 0.0,
+    ) -> None:
+        """Change `p`, `m` and `v` by a step of Adam with decoupled weight decay.
+
+        `scalars` are learning_rate, beta_1, beta_2, correction_1, correction_2, epsilon and
+        weight_decay, with corrections ``1 / (1 - beta**t)`` in step t = 1, 2, ...
+
+        ``m = beta_1 * m + (1 - beta_1) * g``, ``v = beta_2 * v + (1 - beta_2) * g**2``, and
+        ``p -= learning_rate * (weight_decay * p + m * correction_1 / (sqrt(v * correction_2) +
+        epsilon))``.  The gradient of ``l1 * sum(|p|) + l2 * sum(p**2)`` is added to `g` on its way
+        into the formula; the array itself stays as it is.
+
+        For 16-bit `p` and `g`, `m` and `v` are float32 and so is `master`, a copy of `p` that is
+        changed instead; `p` becomes that, rounded.
+        """
+
+    def sgd_step(
+        self,
+        p: Array,
+        g: Array,
+        velocity: Array | None,
+        scalars: tuple[float, float, bool, float],
+        master: Array | None = None,
+        l1: float = 0.0,
+        l2: float = 0.0,
+    ) -> None:
+        """Change `p` and `velocity` by a step of gradient descent with decoupled weight decay.
+
+        `scalars` are learning_rate, momentum, nesterov and weight_decay.
+
+        ``velocity = momentum * velocity - learning_rate * g``, and ``p += velocity`` after
+        ``p -= learning_rate * weight_decay * p``; with nesterov it is
+        ``p += momentum * velocity - learning_rate * g``.  No `velocity`: no momentum.  The rest is
+        as in `adam_step`.
+        """
+
+    def softmax_cross_entropy(
+        self,
+        scores: Array,
+        labels: NDArray[np.int64],
+        probabilities: Array,
+        losses: NDArray[np.float64],
+        correct: NDArray[np.bool_],
+    ) -> None:
+        """Write the softmax of each row of `scores` [B, C], and what follows for its class.
+
+        `losses` [B] get -log of what the softmax gives the class in `labels` [B], and `correct` [B]
+        whether the first of the largest scores (NaN being the largest) is that of the class.
+        `scores` and `probabilities` are float32 or float64 alike, `labels` are in [0, C).
+        """
+
+    def softmax_gradient(
+        self,
+        probabilities: Array,
+        labels: NDArray[np.int64],
+        shares: Array | None,
+        out: Array,
+    ) -> None:
+        """Write ``shares[:, None] * (probabilities - one_hot(labels))``.
+
+        `shares` [B] have the dtype of the rest; None: ``1 / B`` each.
+        """
 
     def num_threads(self) -> int:
         """Threads a call may use."""

@@ -224,7 +224,7 @@ class Dropout(Layer):
         if training and self._save_mask:
             # New for each call: whoever made an earlier call may still need the mask of that one.
             size = math.prod(shape if noise.noise_shape is None else noise.noise_shape)
-            bits = np.empty((size + 7) >> 3, np.uint8)
+            bits = _memory.empty_bits(size)
         y = _arrays.apply_dropout(x, out, bits, noise)
         return y, DropoutPass(shape, dtype, bits, *noise)
 

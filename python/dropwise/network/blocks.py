@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dropwise import _arguments, _arrays
+from dropwise import _arguments, _arrays, _memory
 from dropwise._backends import active
 from dropwise._backends.protocol import Array, Bits, Product
 from dropwise.layers.activations import ReLU
@@ -183,7 +183,7 @@ class FusedDense:
         shape = (len(x.values), weight.shape[1])
         values: Array
         if own_memory:
-            values = np.empty(shape, dense.dtype)
+            values = _memory.empty(shape, dense.dtype)
         else:
             values = workspace.array("y", shape, dense.dtype)
         passed: Bits | None = None
@@ -326,7 +326,7 @@ class FusedDense:
         dense, x, previous = self.dense, step.record.x, step.previous
         skip = "a" if dense.skip_zeros else ""
         if previous is None:
-            dx = np.empty(x.values.shape, dense.dtype)
+            dx = _memory.empty(x.values.shape, dense.dtype)
             step.chain.append(Product(dz, weight.T, dx, skip=skip))
             return dx.reshape(*x.batch_shape, dense.in_features)
         dx = step.workspace.array("dx", x.values.shape, dense.dtype)

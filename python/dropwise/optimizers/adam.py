@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from dropwise import _updates
-from dropwise._backends.protocol import Array
 from dropwise.optimizers.base import Move, Number, Optimizer
 
 # A smaller epsilon vanishes beside float32 numbers, and a gradient that was always 0 gives 0 / 0.
@@ -71,6 +70,6 @@ class Adam(Optimizer):
             weight_decay=self.weight_decay,
         )
 
-    def _update(self, move: Move, scalars: Any, scratch: Array) -> None:
+    def _update(self, move: Move, scalars: Any) -> None:
         mean, square = move.arrays["mean"], move.arrays["square"]
-        _updates.adam(move.flat, move.gradient, mean, square, scalars, scratch)
+        _updates.adam(move.flat, move.gradient, mean, square, scalars)

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 
-from dropwise import _updates
 from dropwise._arguments import as_real_array, check_number
 from dropwise._backends.protocol import Array
-from dropwise._dtypes import wide_dtype
+from dropwise._dtypes import has_kernel, native, wide_dtype
 from dropwise.optimizers.state import Companions, read_state, with_master
 
 Pairs = Sequence[tuple[Array, Array]]
@@ -59,7 +58,6 @@ class _Plan:
     moves: list[Move]
     companions: list[Companions]
     slots: tuple[str, ...]
-    scratch: dict[np.dtype[Any], Array]
     ids: list[tuple[int, int]] = field(init=False)
     lasts: bool = field(init=False)  # no array is a copy that was made for this step
 
@@ -152,7 +150,7 @@ class Optimizer:
             self._companions, self._plan, self._torn = plan.companions, plan, True
             for move in plan.moves:
                 flat = move.flat
-                self._update(move, scalars, plan.scratch[flat.dtype])
+                self._update(move, scalars)
                 if not move.in_place:
                     move.p[...] = flat.reshape(move.p.shape)
         self.iterations += 1
@@ -166,7 +164,7 @@ class Optimizer:
             Move(p, pair[1], _moving(p, c), gradient, c.arrays, _is_plain(p))
             for pair, (p, gradient), c in zip(pairs, checked, companions, strict=True)
         ]
-        return _Plan(moves, companions, self._slots(), _scratch(moves))
+        return _Plan(moves, companions, self._slots())
 
     def _check_whole(self) -> None:
         if self._torn:
@@ -212,7 +210,7 @@ class Optimizer:
         """The numbers of the next step."""
         raise NotImplementedError
 
-    def _update(self, move: Move, scalars: Any, scratch: Array) -> None:
+    def _update(self, move: Move, scalars: Any) -> None:
         """Apply the rule to one parameter."""
         raise NotImplementedError
 
@@ -274,8 +272,11 @@ def _checked(i: int, pair: tuple[Array, Array]) -> tuple[Array, Array]:
         if not isinstance(p, np.ndarray) or isinstance(p, np.ma.MaskedArray):
             raise TypeError(f"parameter {i} must be an ndarray, got {type(p).__name__}")
         p = p.view(np.ndarray)
-    if p.dtype.kind != "f" and p.dtype.name != "bfloat16":
-        raise TypeError(f"parameter {i} must hold floats, got dtype {p.dtype}")
+    if not has_kernel(native(p.dtype)):
+        raise TypeError(
+            f"parameter {i} must hold floats, got dtype {p.dtype}: float32, float64, float16 and "
+            "bfloat16 can be stepped"
+        )
     if not p.flags.writeable:
         raise ValueError(f"parameter {i} must be writeable")
     if type(g) is not np.ndarray or g.dtype != p.dtype:
@@ -301,14 +302,6 @@ def _moving(p: Array, companions: Companions) -> Array:
     flat = p.reshape(-1)
     np.copyto(master, flat, where=flat != master.astype(p.dtype), casting="unsafe")
     return master
-
-
-def _scratch(moves: list[Move]) -> dict[np.dtype[Any], Array]:
-    """Temporary memory for the rules, for each dtype."""
-    sizes: dict[np.dtype[Any], int] = {}
-    for flat in (move.flat for move in moves):
-        sizes[flat.dtype] = max(sizes.get(flat.dtype, 0), min(flat.size, _updates.BLOCK))
-    return {dtype: np.empty(size, dtype) for dtype, size in sizes.items()}
 
 
 def _same_memory(a: Array, b: Array) -> bool:

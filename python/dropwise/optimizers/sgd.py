@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from dropwise import _updates
-from dropwise._backends.protocol import Array
 from dropwise.optimizers.base import Move, Number, Optimizer
 
 
@@ -72,6 +71,6 @@ class SGD(Optimizer):
             self.current_learning_rate, self.momentum, self.nesterov, self.weight_decay
         )
 
-    def _update(self, move: Move, scalars: Any, scratch: Array) -> None:
+    def _update(self, move: Move, scalars: Any) -> None:
         velocity = move.arrays.get("velocity")
-        _updates.sgd(move.flat, move.gradient, velocity, scalars, scratch)
+        _updates.sgd(move.flat, move.gradient, velocity, scalars)

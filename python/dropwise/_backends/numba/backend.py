@@ -6,17 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dropwise._backends.numba import elements, masks
+from dropwise._backends.numba import elements, losses, masks, optimizers
+from dropwise._backends.numba.elements import flat
 from dropwise._backends.numba.products import multiply
 from dropwise._backends.protocol import Array, Bits, Product
-
-
-def _flat(x: Array) -> Array:
-    """View an array as one run of a dtype that Numba knows."""
-    x = x.reshape(-1)
-    if x.dtype.itemsize == 2:
-        return x.view(np.uint16 if x.dtype == np.float16 else np.int16)
-    return x
 
 
 def _signed(word: int) -> int:
@@ -58,18 +51,18 @@ class NumbaBackend:
             bits = np.empty(0, np.uint8)
         high, low = _threshold(rate)
         key, offset = _signed(key), _signed(offset)
-        x, out = _flat(x), _flat(out)
+        x, out = flat(x), flat(out)
         masks.dropout(x, out, bits, x.size, scale, high, low, key, stream, offset)
 
     def apply_bits(self, x: Array, out: Array, bits: Bits, scale: float) -> None:
-        elements.apply_bits(_flat(x), _flat(out), bits, scale)
+        elements.apply_bits(flat(x), flat(out), bits, scale)
 
     def relu(self, x: Array, out: Array, bits: Bits) -> None:
-        elements.compare(_flat(x), _flat(out), bits, True)
+        elements.compare(flat(x), flat(out), bits, True)
 
     def nonzero_bits(self, x: Array, bits: Bits) -> None:
-        flat = _flat(x)
-        elements.compare(flat, flat[:0], bits, False)
+        run = flat(x)
+        elements.compare(run, run[:0], bits, False)
 
     def multiply(self, products: Sequence[Product]) -> None:
         for product in products:
@@ -78,6 +71,11 @@ class NumbaBackend:
                 self.apply_bits(product.out, product.out, product.bits, product.scale)
             if product.nonzero is not None:
                 self.nonzero_bits(product.out, product.nonzero)
+
+    adam_step = staticmethod(optimizers.adam_step)
+    sgd_step = staticmethod(optimizers.sgd_step)
+    softmax_cross_entropy = staticmethod(losses.softmax_cross_entropy)
+    softmax_gradient = staticmethod(losses.softmax_gradient)
 
     def num_threads(self) -> int:
         return 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from numba import njit
 
@@ -12,18 +12,23 @@ from numba import njit
 inlined = njit(nogil=True, inline="always")
 
 
-def kernel(function: Callable[..., Any]) -> Any:
+def kernel(function: Callable[..., Any], error_model: Literal["python", "numpy"] = "python") -> Any:
     """Compile on first use, kept on disk unless neither the package nor the user has a place."""
     try:
-        compiled: Any = njit(nogil=True, cache=True)(function)
+        compiled: Any = njit(nogil=True, cache=True, error_model=error_model)(function)
     except RuntimeError:  # "no locator available"
-        return njit(nogil=True)(function)
+        return njit(nogil=True, error_model=error_model)(function)
     # What is on disk contains the kernels that `function` calls.  Numba takes it as current until
     # the file of `function` changes; here, until any file of this folder does.
     cache_file = getattr(compiled._cache, "_cache_file", None)
     if cache_file is not None:
         cache_file._source_stamp = (cache_file._source_stamp, _folder_stamp())
     return compiled
+
+
+def ieee_kernel(function: Callable[..., Any]) -> Any:
+    """The same, with the division of IEEE 754: by zero it gives an infinity and no error."""
+    return kernel(function, error_model="numpy")
 
 
 def _folder_stamp() -> tuple[tuple[str, float, int], ...]:

@@ -12,12 +12,21 @@ from numba import types
 from numba.extending import overload
 
 from dropwise._backends.numba.compilation import inlined, kernel
+from dropwise._backends.protocol import Array
 
 CHUNK = 8192  # elements whose mask is made, then applied: it stays in the first-level cache
 WORDS = CHUNK // 64
 
 _SIGN = np.uint32(0x8000)
 _HALF_INF = {types.uint16: np.uint32(0x7C00), types.int16: np.uint32(0x7F80)}
+
+
+def flat(x: Array) -> Array:
+    """View an array as one run of a dtype that Numba knows."""
+    x = x.reshape(-1)
+    if x.dtype.itemsize == 2:
+        return x.view(np.uint16 if x.dtype == np.float16 else np.int16)
+    return x
 
 
 def _scaled(x, scale):
@@ -31,7 +40,7 @@ def _scaled_overload(x, scale):
     if x == types.float64:
         return lambda x, scale: x * scale
     if x == types.uint16:  # float16; the product of two is exact in float32
-        return lambda x, scale: _half_of_float(_float_of_half(x) * np.float32(scale))
+        return lambda x, scale: half_of_float(float_of_half(x) * np.float32(scale))
 
     def bfloat16_product(x, scale):  # the upper half of a float32
         wide = np.uint32(np.uint32(x) << np.uint32(16)).view(np.float32)
@@ -64,7 +73,7 @@ def _select_overload(x, bit):
 
 
 @inlined
-def _float_of_half(half):
+def float_of_half(half):
     """Return the float32 of the same value."""
     half = np.uint32(half)
     # Moved into place, the exponent is too small by 112, for subnormals as well.
@@ -76,7 +85,7 @@ def _float_of_half(half):
 
 
 @inlined
-def _half_of_float(value):
+def half_of_float(value):
     """Return the bits of the nearest float16, ties to even."""
     word = np.float32(value).view(np.uint32)
     magnitude = np.uint32(word & np.uint32(0x7FFFFFFF))

@@ -1,0 +1,189 @@
+"""Optimizer steps: one pass over parameters, gradients and moments.
+
+The operations and their order are those of the native kernels, so the bits are too.  16-bit
+parameters go through a block of float32, in the first-level cache.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import types
+from numba.extending import overload
+
+from dropwise._backends.numba.compilation import ieee_kernel, inlined
+from dropwise._backends.numba.elements import flat, float_of_half, half_of_float
+from dropwise._backends.protocol import Array
+
+_BLOCK = 2048  # elements whose gradient is made in a buffer
+
+
+# ---- 16-bit elements -----------------------------------------------------------------------------
+
+
+def _widened(x):
+    """Return the element as a real number."""
+
+
+@overload(_widened, inline="always")
+def _widened_overload(x):
+    if isinstance(x, types.Float):
+        return lambda x: x
+    if x == types.uint16:  # float16
+        return lambda x: float_of_half(x)
+    return lambda x: np.uint32(np.uint32(x) << np.uint32(16)).view(np.float32)
+
+
+@inlined
+def _bfloat16_of_float(value):
+    """Return the bits of the nearest bfloat16, ties to even."""
+    word = np.float32(value).view(np.uint32)
+    nearest = word + np.uint32(0x7FFF) + (word >> np.uint32(16) & np.uint32(1))
+    if word & np.uint32(0x7FFFFFFF) > np.uint32(0x7F800000):
+        nearest = word | np.uint32(0x400000)  # rounding could end a NaN as infinity
+    return np.int16(nearest >> np.uint32(16))
+
+
+@ieee_kernel
+def _widen(x, out):
+    for i in range(out.size):
+        out[i] = _widened(x[i])
+
+
+@ieee_kernel
+def _narrow_float16(x, out):
+    for i in range(out.size):
+        out[i] = half_of_float(x[i])
+
+
+@ieee_kernel
+def _narrow_bfloat16(x, out):
+    for i in range(out.size):
+        out[i] = _bfloat16_of_float(x[i])
+
+
+# ---- steps ---------------------------------------------------------------------------------------
+
+
+@ieee_kernel
+def _add_penalties(p, g, slope, step, out):
+    one, zero = p.dtype.type(1), p.dtype.type(0)
+    for i in range(out.size):
+        sign = (one if p[i] > 0 else zero) - (one if p[i] < 0 else zero)
+        out[i] = g[i] + p[i] * slope + step * sign
+
+
+@ieee_kernel
+def _adam(p, g, m, v, beta_1, rest_1, beta_2, rest_2, factor, epsilon, decay):
+    for i in range(p.size):
+        gradient = g[i]
+        mean = m[i] * beta_1 + gradient * rest_1
+        square = v[i] * beta_2 + gradient * gradient * rest_2
+        m[i] = mean
+        v[i] = square
+        start = p[i]
+        if decay != 0:
+            start -= start * decay
+        p[i] = start - mean / (np.sqrt(square) + epsilon) * factor
+
+
+@ieee_kernel
+def _sgd(p, g, rate, decay):
+    for i in range(p.size):
+        start = p[i]
+        if decay != 0:
+            start -= start * decay
+        p[i] = start - g[i] * rate
+
+
+@ieee_kernel
+def _sgd_momentum(p, g, velocity, rate, momentum, decay, nesterov):
+    for i in range(p.size):
+        step = g[i] * rate
+        moving = velocity[i] * momentum - step
+        velocity[i] = moving
+        start = p[i]
+        if decay != 0:
+            start -= start * decay
+        p[i] = start - step + moving * momentum if nesterov else start + moving
+
+
+# ---- the functions of the protocol ---------------------------------------------------------------
+
+
+def _blocks(
+    p: Array, g: Array, beside: tuple[Array, ...], master: Array | None, penalties: Any, step: Any
+) -> None:
+    """Call ``step(p, g, *beside)`` on all elements, or on blocks of them whose gradient is made."""
+    p, g = flat(p), flat(g)
+    beside = tuple(x.reshape(-1) for x in beside)
+    if master is None and penalties is None:
+        step(p, g, *beside)
+        return
+    values = p if master is None else master.reshape(-1)
+    buffer = np.empty(min(_BLOCK, p.size), values.dtype)
+    for start in range(0, p.size, _BLOCK):
+        part = slice(start, start + _BLOCK)
+        value, gradient = values[part], g[part]
+        made = buffer[: value.size]
+        if master is not None:
+            _widen(gradient, made)
+            gradient = made
+        if penalties is not None:
+            _add_penalties(value, gradient, *penalties, made)
+            gradient = made
+        step(value, gradient, *(x[part] for x in beside))
+        if master is not None:
+            narrow = _narrow_float16 if p.dtype == np.uint16 else _narrow_bfloat16
+            narrow(value, p[part])
+
+
+def _penalties(real: Any, l1: float, l2: float) -> tuple[Any, Any] | None:
+    return (real(2 * l2), real(l1)) if l1 or l2 else None
+
+
+def adam_step(
+    p: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    scalars: tuple[float, ...],
+    master: Array | None = None,
+    l1: float = 0.0,
+    l2: float = 0.0,
+) -> None:
+    rate, beta_1, beta_2, correction_1, correction_2, epsilon, weight_decay = scalars
+    real = m.dtype.type
+    root = math.sqrt(correction_2)
+    numbers = (
+        real(beta_1),
+        real(1 - beta_1),
+        real(beta_2),
+        real(1 - beta_2),
+        real(rate * correction_1 / root),
+        real(epsilon / root),
+        real(rate * weight_decay),
+    )
+    _blocks(p, g, (m, v), master, _penalties(real, l1, l2), lambda *x: _adam(*x, *numbers))
+
+
+def sgd_step(
+    p: Array,
+    g: Array,
+    velocity: Array | None,
+    scalars: tuple[float, float, bool, float],
+    master: Array | None = None,
+    l1: float = 0.0,
+    l2: float = 0.0,
+) -> None:
+    rate, momentum, nesterov, weight_decay = scalars
+    real = (p if master is None else master).dtype.type
+    penalties = _penalties(real, l1, l2)
+    decay = real(rate * weight_decay)
+    if velocity is None:
+        _blocks(p, g, (), master, penalties, lambda *x: _sgd(*x, real(rate), decay))
+        return
+    numbers = (real(rate), real(momentum), decay, bool(nesterov))
+    _blocks(p, g, (velocity,), master, penalties, lambda *x: _sgd_momentum(*x, *numbers))

@@ -1,0 +1,188 @@
+"""The optimizer steps of the backends: bit for bit the formulas in NumPy, whatever the threads."""
+
+from __future__ import annotations
+
+import math
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import dropwise as dw
+from dropwise._backends import active
+
+REAL = [np.float32, np.float64]
+HALF = [np.float16, ml_dtypes.bfloat16]
+# None, one, and around the ends of vectors, blocks and pieces.
+SIZES = [0, 1, 7, 33, 2047, 2048, 2049, 16384, 16389, 70001]
+PENALTIES = [(0.0, 0.0), (0.0, 0.02), (0.1, 0.0), (0.1, 0.02)]
+
+
+def arrays(n, dtype, count, seed=0):
+    rng = np.random.default_rng(seed)
+    made = [rng.standard_normal(n).astype(dtype) for _ in range(count)]
+    made[0][::5] = 0  # where l1 has no direction
+    return made
+
+
+def adam_scalars(t, weight_decay=0.0, rate=0.01, beta_1=0.9, beta_2=0.999, epsilon=1e-7):
+    corrections = 1.0 / (1.0 - beta_1**t), 1.0 / (1.0 - beta_2**t)
+    return rate, beta_1, beta_2, *corrections, epsilon, weight_decay
+
+
+def penalised(p, g, l1, l2):
+    if l1 or l2:
+        g = g + p * p.dtype.type(2 * l2) + p.dtype.type(l1) * np.sign(p)
+    return g
+
+
+def adam_in_numpy(p, g, m, v, scalars, l1=0.0, l2=0.0):
+    rate, beta_1, beta_2, correction_1, correction_2, epsilon, weight_decay = scalars
+    real, root = p.dtype.type, math.sqrt(correction_2)
+    g = penalised(p, g, l1, l2)
+    m = m * real(beta_1) + g * real(1 - beta_1)
+    v = v * real(beta_2) + g * g * real(1 - beta_2)
+    if weight_decay:
+        p = p - p * real(rate * weight_decay)
+    return p - m / (np.sqrt(v) + real(epsilon / root)) * real(rate * correction_1 / root), m, v
+
+
+def sgd_in_numpy(p, g, velocity, scalars, l1=0.0, l2=0.0):
+    rate, momentum, nesterov, weight_decay = scalars
+    real = p.dtype.type
+    step = penalised(p, g, l1, l2) * real(rate)
+    if weight_decay:
+        p = p - p * real(rate * weight_decay)
+    if velocity is None:
+        return p - step, None
+    velocity = velocity * real(momentum) - step
+    if nesterov:
+        return p - step + velocity * real(momentum), velocity
+    return p + velocity, velocity
+
+
+def same(got, want):
+    """Equal, where NaN equals NaN in every dtype."""
+    np.testing.assert_array_equal(got.astype(np.float32), want.astype(np.float32))
+
+
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("dtype", REAL)
+@pytest.mark.parametrize(("l1", "l2"), PENALTIES)
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_a_step_of_adam_has_the_bits_of_its_formula(backend, n, dtype, l1, l2, weight_decay):
+    p, g, m, v = arrays(n, dtype, 4)
+    v = np.abs(v)
+    gradient = g.copy()
+    for t in (1, 2, 50):
+        scalars = adam_scalars(t, weight_decay)
+        expected = adam_in_numpy(p, g, m, v, scalars, l1, l2)
+        active().adam_step(p, g, m, v, scalars, None, l1, l2)
+        for got, want in zip((p, m, v), expected, strict=True):
+            np.testing.assert_array_equal(got, want)
+    np.testing.assert_array_equal(g, gradient)
+
+
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("dtype", REAL)
+@pytest.mark.parametrize(("l1", "l2"), PENALTIES)
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+@pytest.mark.parametrize(
+    ("momentum", "nesterov"), [(None, False), (0.0, False), (0.9, False), (0.9, True)]
+)
+def test_a_step_of_sgd_has_the_bits_of_its_formula(
+    backend, n, dtype, l1, l2, weight_decay, momentum, nesterov
+):
+    p, g, velocity = arrays(n, dtype, 3)
+    if momentum is None:
+        velocity = None
+    scalars = (0.01, momentum or 0.0, nesterov, weight_decay)
+    for _ in range(2):
+        expected = sgd_in_numpy(p, g, velocity, scalars, l1, l2)
+        active().sgd_step(p, g, velocity, scalars, None, l1, l2)
+        np.testing.assert_array_equal(p, expected[0])
+        if velocity is not None:
+            np.testing.assert_array_equal(velocity, expected[1])
+
+
+def test_adam_agrees_with_the_textbook_to_rounding(backend):
+    p, g = arrays(1000, np.float64, 2)
+    m, v, expected = np.zeros(1000), np.zeros(1000), p.copy()
+    mean, square = np.zeros(1000), np.zeros(1000)
+    for t in range(1, 20):
+        rate, beta_1, beta_2, correction_1, correction_2, epsilon, decay = adam_scalars(t, 0.1)
+        mean = beta_1 * mean + (1 - beta_1) * g
+        square = beta_2 * square + (1 - beta_2) * g**2
+        root = np.sqrt(square * correction_2)
+        expected -= rate * (decay * expected + mean * correction_1 / (root + epsilon))
+        active().adam_step(p, g, m, v, adam_scalars(t, 0.1))
+        np.testing.assert_allclose(p, expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize(("l1", "l2"), [PENALTIES[0], PENALTIES[-1]])
+@pytest.mark.parametrize("n", [0, 1, 2049, 16389])
+def test_sixteen_bit_parameters_follow_their_master_copy(backend, dtype, l1, l2, n):
+    (p, g), (m, v) = arrays(n, dtype, 2), arrays(n, np.float32, 2, seed=1)
+    master, v = p.astype(np.float32), np.abs(v)
+    velocity = m.copy()
+    for t in (1, 2):
+        wide = g.astype(np.float32)
+        expected = adam_in_numpy(master, wide, m, v, adam_scalars(t), l1, l2)
+        active().adam_step(p, g, m, v, adam_scalars(t), master, l1, l2)
+        for got, want in zip((master, m, v), expected, strict=True):
+            np.testing.assert_array_equal(got, want)
+        np.testing.assert_array_equal(p, master.astype(dtype))
+    for moving in (velocity, None):
+        scalars = (0.01, 0.9, True, 0.1)
+        expected = sgd_in_numpy(master, g.astype(np.float32), moving, scalars, l1, l2)
+        active().sgd_step(p, g, moving, scalars, master, l1, l2)
+        np.testing.assert_array_equal(master, expected[0])
+        np.testing.assert_array_equal(p, master.astype(dtype))
+
+
+@pytest.mark.parametrize("dtype", HALF)
+def test_sixteen_bit_parameters_take_every_value_that_there_is(backend, dtype):
+    g = np.arange(1 << 16, dtype=np.uint16).view(dtype)
+    p, master = np.zeros(g.size, dtype), np.zeros(g.size, np.float32)
+    with np.errstate(all="ignore"):
+        active().sgd_step(p, g, None, (-1.0, 0.0, False, 0.0), master)  # p = 0 + g
+        np.testing.assert_array_equal(master, g.astype(np.float32))
+        same(p, g)
+        # What lies between two neighbours is rounded to the even one, and around it to the nearest.
+        for factor in (1 + 2.0**-11, 1 + 2.0**-10, 1 + 2.0**-8, 1 + 2.0**-9 + 2.0**-20, 0.77):
+            master[:] = 0
+            active().sgd_step(p, g, None, (-factor, 0.0, False, 0.0), master)
+            same(p, master.astype(dtype))
+
+
+def test_steps_do_not_depend_on_the_threads(threads):
+    p, g, m, v = arrays(200_003, np.float32, 4)
+    v = np.abs(v)
+    expected = adam_in_numpy(p, g, m, v, adam_scalars(3))
+    active().adam_step(p, g, m, v, adam_scalars(3))
+    for got, want in zip((p, m, v), expected, strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+def test_what_does_not_fit_is_refused_before_memory_is_touched():
+    pytest.importorskip("dropwise._native")
+    with dw.backend("native"):
+        p, g, m, v = arrays(10, np.float32, 4)
+        frozen = p.copy()
+        frozen.flags.writeable = False
+        step, scalars = active().adam_step, adam_scalars(1)
+        for wrong in (
+            (p, g[:9], m, v, scalars),
+            (p, g.astype(np.float64), m, v, scalars),
+            (p, g, m[:9], v, scalars),
+            (p, g, m, v.astype(np.float64), scalars),
+            (p, g, m, None, scalars),
+            (p, g, m, v, scalars[:6]),
+            (p[::2], g[::2], m[::2], v[::2], scalars),
+            (frozen, g, m, v, scalars),
+            (p, g, m, v, scalars, m),
+            (p.astype(np.float16), g.astype(np.float16), m, v, scalars),
+        ):
+            with pytest.raises(ValueError, match=r"must|have a master|not writeable"):
+                step(*wrong)
