@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dropwise._arguments import as_real_array, as_row_shares
+from dropwise._backends import active
 from dropwise._backends.protocol import Array
-from dropwise._dtypes import F64, wide_dtype
+from dropwise._dtypes import F64, has_kernel, wide_dtype
 from dropwise.losses.base import BuiltInLoss, as_scores, mean_of_rows, share_of
 
 # NumPy is slow along a last axis of a few elements: below this many classes they go first.
@@ -26,22 +27,14 @@ def class_numbers(y: Array, classes: int) -> NDArray[np.intp]:
     return label
 
 
-class _ClassScores(NamedTuple):
-    """What a forward of cross-entropy leaves.  Matrices are [C, B]."""
+class _Pass(NamedTuple):
+    """What a forward leaves for backward and for the figures."""
 
-    scores: Array
-    top: Array  # [B], the largest score of each row
-    probabilities: Array
-    target: Array | None  # probabilities; None: `label` is all there is
-    label: NDArray[np.intp]  # [B], the target's class
-    position: NDArray[np.intp]  # [B], where in the memory of a matrix that class is
+    probabilities: Array  # [B, C], in the dtype in which they were computed
+    target: Array  # classes [B], int64, or probabilities [B, C]
+    right: NDArray[np.bool_]  # [B]: whether the first of the largest scores is the target's
     shares: Array | None
     dtype: np.dtype[Any]  # of y_pred
-
-
-def _in_order(matrix: Array) -> Array:
-    """The elements in the order of memory, as a view."""
-    return matrix.reshape(-1, order="A")
 
 
 def _check_probabilities(y: Array) -> None:
@@ -62,7 +55,7 @@ def _check_probabilities(y: Array) -> None:
     )
 
 
-class SoftmaxCrossEntropy(BuiltInLoss[_ClassScores]):
+class SoftmaxCrossEntropy(BuiltInLoss[_Pass]):
     """Softmax over the last axis, and cross-entropy with the target classes.
 
     Attributes
@@ -117,38 +110,11 @@ class SoftmaxCrossEntropy(BuiltInLoss[_ClassScores]):
         self._last = None
         y_pred = as_scores(y_pred)
         y, shares = self._arguments(y, y_pred.shape, sample_weight)
-        dtype = y_pred.dtype
-        rows, classes = y_pred.shape
-        few = classes < _FEW_CLASSES
-        # [C, B] in either case; the order of the memory differs.
-        by_class = np.ascontiguousarray if few else np.asarray
-        scores = by_class(np.ascontiguousarray(y_pred, wide_dtype(dtype)).T)
-        target: Array | None = None
-        if y.ndim == 1:
-            label = y
-        else:
-            target = by_class(y.T.astype(scores.dtype, copy=False))
-            label = target.argmax(axis=0)
-        row = np.arange(rows)
-        position = label * rows + row if few else row * classes + label
-        with np.errstate(all="ignore"):
-            top = np.maximum.reduce(scores, axis=0)
-            shifted = scores - top
-            if target is None:
-                log_likelihood = _in_order(shifted).take(position)
-            else:
-                log_likelihood = _expected(shifted, target)
-            probabilities = np.exp(shifted, out=shifted)
-            total = np.add.reduce(probabilities, axis=0)
-            probabilities /= total
-            losses = np.log(total, out=total)
-            if target is not None:
-                losses *= np.add.reduce(target, axis=0)
-            losses -= log_likelihood
-            value = mean_of_rows(losses, shares)
-        self._last = _ClassScores(
-            scores, top, probabilities, target, label, position, shares, dtype
-        )
+        scores = np.ascontiguousarray(y_pred, wide_dtype(y_pred.dtype))
+        compute = _of_classes if y.ndim == 1 and has_kernel(scores.dtype) else _of_probabilities
+        losses, probabilities, target, right = compute(scores, y)
+        value = mean_of_rows(losses, shares)
+        self._last = _Pass(probabilities, target, right, shares, y_pred.dtype)
         return value
 
     def _arguments(
@@ -180,48 +146,71 @@ class SoftmaxCrossEntropy(BuiltInLoss[_ClassScores]):
             If there was no forward, or the last one failed.
         """
         last = self._need("backward was called")
-        rows = last.label.size
-        dtype = last.scores.dtype
-        if last.shares is None:
-            share: Any = 1.0 / rows
+        p, shares = last.probabilities, last.shares
+        if shares is not None:
+            shares = shares.astype(p.dtype)
+        gradient = np.empty_like(p)
+        if last.target.ndim == 1:
+            active().softmax_gradient(p, last.target, shares, gradient)
         else:
-            share = last.shares.astype(dtype)
-        if last.target is None:
-            equal = last.shares is None
-            gradient = last.probabilities / rows if equal else last.probabilities * share
-            _in_order(gradient)[last.position] -= share
-        elif last.shares is None:
-            gradient = last.probabilities * (last.target.sum(axis=0) / rows)
-            gradient -= last.target / rows
-        else:
-            gradient = last.probabilities * last.target.sum(axis=0)
+            total = np.add.reduce(last.target, axis=1, keepdims=True)
+            np.multiply(p, total, out=gradient)
             gradient -= last.target
-            gradient *= share
-        return gradient.T.astype(last.dtype, copy=False)
+            gradient *= p.dtype.type(1 / len(p)) if shares is None else shares[:, None]
+        return gradient.astype(last.dtype, copy=False)
 
     @property
     def probabilities(self) -> Array:
         """Of the last forward; a new array."""
         last = self._need("probabilities was read")
-        by_class = last.probabilities
-        if by_class.shape[0] >= _FEW_CLASSES:
-            return by_class.T.astype(last.dtype)
-        rows = np.empty(by_class.shape[::-1], last.dtype)
-        for i, column in enumerate(by_class):  # which are long, unlike the rows
-            rows[:, i] = column
-        return rows
+        return last.probabilities.astype(last.dtype)
 
     @property
     def accuracy(self) -> float:
         """Of the last forward."""
         last = self._need("accuracy was read")
-        if np.count_nonzero(last.scores == last.top) == last.label.size:
-            right = _in_order(last.scores).take(last.position) == last.top
-        else:  # the largest score is there twice, or is NaN: the first counts
-            right = last.scores.argmax(axis=0) == last.label
         if last.shares is None:
-            return float(np.count_nonzero(right)) / last.label.size
-        return share_of(right, last.shares)
+            return float(np.count_nonzero(last.right)) / last.right.size
+        return share_of(last.right, last.shares)
+
+
+_Results: TypeAlias = "tuple[Array, Array, Array, NDArray[np.bool_]]"
+
+
+def _of_classes(scores: Array, label: NDArray[np.intp]) -> _Results:
+    """Losses, probabilities, target, and what is right, for class numbers; by the backend."""
+    probabilities = np.empty_like(scores)
+    losses = np.empty(len(scores), F64)
+    right = np.empty(len(scores), np.bool_)
+    target = label.astype(np.int64, order="C", copy=False)
+    active().softmax_cross_entropy(scores, target, probabilities, losses, right)
+    return losses, probabilities, target, right
+
+
+def _of_probabilities(scores: Array, y: Array) -> _Results:
+    """Losses, probabilities, target, and what is right, for targets that are probabilities.
+
+    Also for classes in a dtype that the backends do not compute in.
+    """
+    if y.ndim == 1:
+        target = np.zeros(scores.shape, scores.dtype)
+        target[np.arange(len(y)), y] = 1
+    else:
+        target = y.astype(scores.dtype, copy=False)
+    # NumPy is slow along a last axis of a few elements: then the classes go first.
+    few = scores.shape[1] < _FEW_CLASSES
+    by_class, of_class = (np.ascontiguousarray(a.T) if few else a.T for a in (scores, target))
+    with np.errstate(all="ignore"):
+        shifted = by_class - np.maximum.reduce(by_class, axis=0)
+        log_likelihood = _expected(shifted, of_class)
+        probabilities = np.exp(shifted, out=shifted)
+        total = np.add.reduce(probabilities, axis=0)
+        probabilities /= total
+        losses = np.log(total, out=total)
+        losses *= np.add.reduce(of_class, axis=0)
+        losses -= log_likelihood
+    right = by_class.argmax(axis=0) == of_class.argmax(axis=0)
+    return losses, np.ascontiguousarray(probabilities.T), target, right
 
 
 def _expected(values: Array, target: Array) -> Array:
