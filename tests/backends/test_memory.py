@@ -230,7 +230,7 @@ def test_dropped_memory_leaves_the_process(native):
     del y
     results.clear()
     dw.clear_memory()
-    assert full - resident() > 30 * 4 * N
+    assert full - resident() > 24 * 4 * N  # of 32; the rest of the process changes too
 
 
 @pytest.mark.parametrize(

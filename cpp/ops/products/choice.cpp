@@ -239,9 +239,13 @@ template <class T>
 Choice choose(const Product<T>& product) {
     const Skip skip = product.skip;
     if (product.a.cols == 0) return {Strategy::kDense, 0};
-    const StrategyCosts<T> costs(product);
     const Strategy forced =
         !skip.a && !skip.b && product.bits == nullptr ? Strategy::kDense : product.strategy;
+    // Counting would take longer than it can save.
+    constexpr size_t kTinyWork = size_t{1} << 15;
+    if (forced == Strategy::kDense && product.a.rows * product.a.cols * product.b.cols <= kTinyWork)
+        return {forced, 0};
+    const StrategyCosts<T> costs(product);
     if (forced == Strategy::kChosen) return cheapest(product, costs);
     return {forced, costs.at(forced, costs.density(forced)) / 1000};
 }
