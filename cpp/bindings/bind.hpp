@@ -41,6 +41,7 @@ inline void require(bool condition, const char* message) {
 
 void bind_config(py::module_& m);
 void bind_elementwise(py::module_& m);
+void bind_memory(py::module_& m);
 void bind_products(py::module_& m);
 void bind_optimizer(py::module_& m);
 

@@ -8,6 +8,7 @@ from dropwise._backends import (
     use_backend,
 )
 from dropwise._config import show_config
+from dropwise._memory import clear_memory
 from dropwise.layers import Dense, Dropout, Layer, ReLU, Sequential
 from dropwise.losses import MeanSquaredError, SoftmaxCrossEntropy
 from dropwise.optimizers import SGD, Adam
@@ -26,6 +27,7 @@ __all__ = [
     "SoftmaxCrossEntropy",
     "__version__",
     "available_backends",
+    "clear_memory",
     "datasets",
     "functional",
     "get_num_threads",

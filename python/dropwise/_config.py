@@ -10,7 +10,7 @@ from typing import Any, Literal, overload
 import numpy as np
 
 import dropwise
-from dropwise import _backends
+from dropwise import _backends, _memory
 from dropwise.random import MASK_CONTRACT
 
 
@@ -76,6 +76,8 @@ def _config() -> dict[str, Any]:
         },
         "threads": {"count": active.num_threads()},
     }
+    limit, kept = _memory.usage()
+    config["memory"] = {"limit": limit, "kept": kept}
     for name in _backends.NAMES:
         reason = _backends.why_unavailable(name)
         if reason is not None:

@@ -355,7 +355,7 @@ def _kernel_product(
     ):
         product = out
     else:
-        product = np.empty((a.shape[0], b.shape[1]), work)
+        product = _memory.empty((a.shape[0], b.shape[1]), work)
     if direct:
         active().multiply((Product(a, b, product, bias, relu, skip),))
     else:  # converted some rows at a time, which then are in cache
@@ -556,7 +556,7 @@ def rate_and_scale(
 
 def make_bits(size: int, rate: float, key: int, stream: int, offset: int) -> Bits:
     """The packed mask of `size` elements."""
-    bits = np.empty((size + 7) >> 3, np.uint8)
+    bits = _memory.empty_bits(size)
     if size:
         active().mask_bits(bits, size, rate, key, stream, offset)
     return bits
@@ -629,7 +629,7 @@ def _apply(bits: Bits, scale: float, x: Array, out: Array) -> None:
 def apply_relu(x: Array, out: Array | None) -> tuple[Array, Bits]:
     """ReLU of an array from `as_input`, and the packed mask of what it lets pass."""
     if has_kernel(x.dtype):
-        bits = np.empty((x.size + 7) >> 3, np.uint8)
+        bits = _memory.empty_bits(x.size)
         kernel = active().relu
         return _elementwise(x, out, lambda a, b: kernel(a, b, bits)), bits
     if x.dtype.kind == "c":

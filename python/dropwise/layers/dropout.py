@@ -187,7 +187,7 @@ class Dropout(Layer):
             return None
         n_bytes = (size + 7) >> 3
         if self._bits is None or self._bits.size != n_bytes:
-            self._bits = np.empty(n_bytes, np.uint8)
+            self._bits = _memory.empty_bits(size)
         return self._bits
 
     def backward(self, dy: ArrayLike, *, out: Array | None = None) -> Array:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dropwise import functional
+from dropwise import _memory, functional
 from dropwise._backends import active
 from dropwise._backends.protocol import Array, Bits, Product
 from dropwise.layers.base import Layer
@@ -197,7 +197,7 @@ class Group:
                     mask = space.array("mask", ((n_rows * width + 7) >> 3,), np.uint8)
                 active().mask_bits(mask, n_rows * width, rate, key, stream, 0)
         shape = (n_rows, width if columns is None else len(columns))
-        values = np.empty(shape, dtype) if fresh else space.array("y", shape, dtype)
+        values = _memory.empty(shape, dtype) if fresh else space.array("y", shape, dtype)
         bits = mask
         passed: Bits | None = None
         if trace and relu:
@@ -265,7 +265,7 @@ class Group:
             return None
         shape, dtype = x.values.shape, dense.dtype
         if before is None:
-            dx = np.empty(shape, dtype)
+            dx = _memory.empty(shape, dtype)
             chain.products.append(Product(dz, weight.T, dx, skip=self._skip))
             return dx.reshape(*x.lead, dense.in_features)
         dx = space.array("dx", shape, dtype)
