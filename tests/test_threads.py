@@ -125,7 +125,7 @@ def test_threadpoolctl_finds_and_limits_the_pool():
     assert info["internal_api"] == "dropwise"
 
 
-N = 1 << 20
+N = 1 << 22  # worth ten threads
 
 
 def mask(key: int) -> bytes:
@@ -220,7 +220,7 @@ PRELUDE = """
 import os, sys, threading, time
 import numpy as np
 from dropwise import _native
-N = 1 << 20
+N = 1 << 21  # worth four threads
 _native.set_num_threads(4)
 def mask():
     bits = np.empty(N // 8, np.uint8)

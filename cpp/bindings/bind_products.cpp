@@ -236,8 +236,9 @@ void multiply(const py::object& sequence) {
 const char* strategy_of(const py::object& product) {
     const Record record(product);
     ops::Strategy strategy{};
-    with_dtype(record.dtype(),
-               [&](auto zero) { strategy = ops::strategy_of(record.product<decltype(zero)>()); });
+    with_dtype(record.dtype(), [&](auto zero) {
+        strategy = ops::choose(record.product<decltype(zero)>()).strategy;
+    });
     return kStrategyNames[static_cast<int>(strategy)];
 }
 

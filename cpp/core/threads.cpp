@@ -227,9 +227,10 @@ void set_num_threads(int n) {
 
 int threads_worth(double nanoseconds) {
     constexpr double kShare = 20000;
+    if (nanoseconds < 2 * kShare || inside_task) return 1;
     const int most = num_threads();
     if (nanoseconds >= kShare * most) return most;
-    return std::max(1, static_cast<int>(nanoseconds / kShare));
+    return static_cast<int>(nanoseconds / kShare);
 }
 
 int take_most_threads() {

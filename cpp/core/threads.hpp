@@ -14,7 +14,7 @@ const char* num_threads_source();
 void set_num_threads(int n);  // throws std::invalid_argument if n < 1
 
 // How many of num_threads() threads that much work, in nanoseconds of one thread, is worth: each
-// has 20 us or more to do.
+// has 20 us or more to do.  1 inside a task.
 int threads_worth(double nanoseconds);
 
 // The most threads that any parallel_for was shared out to since the last call of this; 1 if none

@@ -39,26 +39,34 @@ struct Span {
     }
 };
 
-// Calls body(span) for spans that make up n elements.
+// What one element costs, in nanoseconds: to make its mask, and for each of its bytes to read it
+// and write the result.  Between what the instruction sets need, and what cache and memory do.
+constexpr double kMaskCost = 0.05, kByteCost = 0.03;
+
+// Calls body(span) for spans that make up n elements, of which each costs so much.
 template <class Body>
-void for_each_span(std::size_t n, Body&& body) {
-    constexpr std::size_t kSpan = 8;  // chunks; waking another thread costs about as much as one
+void for_each_span(std::size_t n, double cost, Body&& body) {
+    constexpr std::size_t kLongest = 8;  // chunks
     const std::size_t n_chunks = (n + kMaskChunk - 1) / kMaskChunk;
-    if (n_chunks <= kSpan || num_threads() == 1) {
+    const int threads = threads_worth(cost * static_cast<double>(n));
+    if (threads == 1) {
         body(Span{n, 0, n_chunks});
     } else {
-        const std::size_t n_spans = (n_chunks + kSpan - 1) / kSpan;
-        parallel_for(n_spans, [&](std::size_t spans_after) {
-            const std::size_t first = (n_spans - 1 - spans_after) * kSpan;
-            body(Span{n, first, first + kSpan < n_chunks ? first + kSpan : n_chunks});
-        });
+        const std::size_t even = n_chunks / (2 * static_cast<std::size_t>(threads));
+        const std::size_t length = even < 1 ? 1 : even < kLongest ? even : kLongest;
+        const std::size_t n_spans = (n_chunks + length - 1) / length;
+        const auto run_span = [&](std::size_t spans_after) {
+            const std::size_t first = (n_spans - 1 - spans_after) * length;
+            body(Span{n, first, first + length < n_chunks ? first + length : n_chunks});
+        };
+        parallel_for(n_spans, run_span, threads);
     }
 }
 
-// Calls body(first, count) for the chunks of n elements.
+// Calls body(first, count) for the chunks of n elements, of which each costs so much.
 template <class Body>
-void for_each_chunk(std::size_t n, Body&& body) {
-    for_each_span(n, [&](const Span& span) { span.for_each_chunk(body); });
+void for_each_chunk(std::size_t n, double cost, Body&& body) {
+    for_each_span(n, cost, [&](const Span& span) { span.for_each_chunk(body); });
 }
 
 }  // namespace dropwise

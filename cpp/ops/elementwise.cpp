@@ -20,13 +20,15 @@ struct Run {
     const char* x;
     char* out;
     bool stream;
+    double cost;  // of an element, as in ops/chunks.hpp
 
     explicit Run(const Elements& e)
         : kernel(kernels().masks.elements[static_cast<std::size_t>(e.type)]),
           size(kElementSize[static_cast<std::size_t>(e.type)]),
           x(static_cast<const char*>(e.x)),
           out(static_cast<char*>(e.out)),
-          stream(e.x != e.out && e.n > kStreamBytes / (2 * size)) {}
+          stream(e.x != e.out && e.n > kStreamBytes / (2 * size)),
+          cost(kByteCost * static_cast<double>(size)) {}
 
     MaskedChunk chunk(std::size_t first, std::size_t n, const ChunkMask& mask, double scale) const {
         return {x + first * size, out + first * size, mask.words, n, scale, stream};
@@ -39,7 +41,7 @@ void dropout_forward(const Elements& elements, std::uint8_t* bits, const MaskSpe
                      std::uint64_t offset, double scale) {
     const Run run(elements);
     const auto make_mask = kernels().masks.mask;
-    for_each_span(elements.n, [&](const Span& span) {
+    for_each_span(elements.n, run.cost + kMaskCost, [&](const Span& span) {
         ChunkMask masks[2];
         bool turn = false;
         // Each mask is applied while the next one is made.
@@ -58,7 +60,7 @@ void dropout_forward(const Elements& elements, std::uint8_t* bits, const MaskSpe
 
 void apply_bits(const Elements& elements, const std::uint8_t* bits, double scale) {
     const Run run(elements);
-    for_each_chunk(elements.n, [&](std::size_t first, std::size_t count) {
+    for_each_chunk(elements.n, run.cost, [&](std::size_t first, std::size_t count) {
         ChunkMask mask;
         mask.load(bits, first, count);
         run.kernel.apply(run.chunk(first, count, mask, scale), 0, count);
@@ -67,7 +69,7 @@ void apply_bits(const Elements& elements, const std::uint8_t* bits, double scale
 
 void relu(const Elements& elements, std::uint8_t* bits) {
     const Run run(elements);
-    for_each_chunk(elements.n, [&](std::size_t first, std::size_t count) {
+    for_each_chunk(elements.n, run.cost, [&](std::size_t first, std::size_t count) {
         ChunkMask mask;
         run.kernel.relu(run.x + first * run.size, run.out + first * run.size, mask.words, count);
         mask.save(bits, first, count);
@@ -76,7 +78,7 @@ void relu(const Elements& elements, std::uint8_t* bits) {
 
 void nonzero_bits(Element type, const void* x, std::size_t n, std::uint8_t* bits) {
     const Run run({type, x, nullptr, n});
-    for_each_chunk(n, [&](std::size_t first, std::size_t count) {
+    for_each_chunk(n, run.cost, [&](std::size_t first, std::size_t count) {
         ChunkMask mask;
         run.kernel.nonzero(run.x + first * run.size, mask.words, count);
         mask.save(bits, first, count);

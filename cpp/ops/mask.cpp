@@ -20,7 +20,7 @@ MaskSpec make_mask_spec(double rate, std::uint64_t key, std::uint64_t stream) no
 
 void mask_bits(const MaskSpec& spec, std::uint64_t offset, std::size_t n, std::uint8_t* bits) {
     const MaskKernels& kernel = kernels().masks;
-    for_each_chunk(n, [&](std::size_t first, std::size_t count) {
+    for_each_chunk(n, kMaskCost, [&](std::size_t first, std::size_t count) {
         ChunkMask mask;
         kernel.mask(spec, offset + first, count, mask.words, nullptr);
         mask.save(bits, first, count);

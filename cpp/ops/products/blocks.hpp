@@ -73,15 +73,25 @@ Matrix<T> contiguous(T* data, size_t rows, size_t cols) {
 template <class T>
 void copy_matrix(const ProductKernels<T>& kern, Matrix<const T> from, Matrix<T> to);
 
-// Below this many multiply-adds, waking other threads costs more than it saves.
-constexpr size_t kSerialWork = size_t{1} << 19;
-
 template <class Body>
-void for_each_task(size_t n_tasks, bool serial, Body&& body) {
-    if (serial || n_tasks == 1)
+void for_each_task(size_t n_tasks, size_t threads, Body&& body) {
+    if (threads == 1 || n_tasks == 1)
         for (size_t task = 0; task < n_tasks; ++task) body(task);
     else
-        parallel_for(n_tasks, body);
+        parallel_for(n_tasks, body, static_cast<int>(threads));
+}
+
+// How many tasks there should be for so many threads: one that comes late, or is taken away, must
+// not keep the others waiting for half of the work.
+inline size_t tasks_wanted(size_t threads) {
+    return threads == 1 ? 1 : 2 * threads;
+}
+
+// A multiple of `step` whose columns make up whole bytes of packed bits in any row: no two tasks
+// write to one byte.
+inline size_t whole_bytes(size_t step) {
+    while (step % 8 != 0) step *= 2;
+    return step;
 }
 
 // How the rows and columns of an output are dealt out to threads.
@@ -89,15 +99,15 @@ struct Grid {
     size_t rows_per_task, cols_per_task, row_tasks, col_tasks;
 
     // Tasks of about `row_block` rows, or fewer if that gives too few tasks.  A task has a multiple
-    // of row_step rows and of col_step columns, except the last ones.
-    Grid(size_t m, size_t n, size_t row_block, size_t row_step, size_t col_step, bool serial) {
-        const size_t threads = serial ? 1 : static_cast<size_t>(num_threads());
+    // of row_step rows and of col_step columns, which make up whole bytes of packed bits, except
+    // the last ones.
+    Grid(size_t m, size_t n, size_t row_block, size_t row_step, size_t col_step, size_t threads) {
         size_t tasks = ceil_div(m, row_block);
         if (tasks < 4 * threads) tasks = std::min(round_up(tasks, threads), ceil_div(m, row_step));
         rows_per_task = round_up(ceil_div(m, tasks), row_step);
         row_tasks = ceil_div(m, rows_per_task);
         const size_t groups = row_tasks >= threads ? 1 : ceil_div(threads, row_tasks);
-        cols_per_task = round_up(ceil_div(n, groups), col_step);
+        cols_per_task = round_up(ceil_div(n, groups), whole_bytes(col_step));
         col_tasks = ceil_div(n, cols_per_task);
     }
     size_t tasks() const { return row_tasks * col_tasks; }

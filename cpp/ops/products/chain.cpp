@@ -6,6 +6,7 @@
 
 #include "core/threads.hpp"
 #include "ops/products/blocks.hpp"
+#include "ops/products/choice.hpp"
 
 namespace dropwise::ops {
 
@@ -93,16 +94,18 @@ void multiply_chain(const std::vector<Product<T>>& products) {
     const size_t rows = rows_of(products[0]);
     const size_t pieces = std::min(kBand, ceil_div(rows, step));
     size_t summed = 0, temporary = 0;
+    double cost = 0;
     for (const Product<T>& p : products) {
         if (p.over_rows) summed += p.out.rows * p.out.cols;
         if (p.temporary) temporary += p.out.cols;
+        cost += choose(p).nanoseconds;
     }
     const Scratch<T> sums(Slot::kSums, std::max<size_t>(1, pieces * summed));
     sums.require();
     MemoryCheck memory;
     for (size_t start = 0; start < rows; start += kBand * step) {
         const size_t here = std::min(kBand, ceil_div(rows - start, step));
-        parallel_for(here, [&](size_t piece) {
+        const auto run = [&](size_t piece) {
             const size_t first = start + piece * step;
             const Scratch<T> scratch(Slot::kPiece, step * temporary + 1);
             if (!memory.granted(scratch)) return;
@@ -112,7 +115,8 @@ void multiply_chain(const std::vector<Product<T>>& products) {
             } catch (const std::bad_alloc&) {
                 memory.note_failure();
             }
-        });
+        };
+        parallel_for(here, run, threads_worth(cost));
         memory.throw_if_failed();
         const T* sum = sums.get();
         for (const Product<T>& p : products) {

@@ -162,54 +162,92 @@ double cost(const KeptTerms<double>& terms, const KeptTerms<float>& costs) {
 }
 #undef DROPWISE_ADD
 
+// What each strategy of a product costs, in picoseconds, at a density of what it reads.
 template <class T>
-Strategy cheapest(Matrix<const T> a, Matrix<const T> b, const std::uint8_t* bits, Skip skip) {
-    const ProductKernels<T>& kern = product_kernels<T>();
-    const size_t m = a.rows, k = a.cols, n = b.cols;
+class StrategyCosts {
+  public:
+    explicit StrategyCosts(const Product<T>& product)
+        : kern_(product_kernels<T>()),
+          costs_(kern_.costs[static_cast<size_t>(cpu_kind())]),
+          a_(normalized(product.a)),
+          b_(normalized(product.b)),
+          bits_(product.bits) {}
+
+    double at(Strategy strategy, double density) const {
+        switch (strategy) {
+            case Strategy::kSkipA:
+                return cost(skip_terms(kern_, density, a_, b_, false), costs_.skip);
+            case Strategy::kSkipB:
+                return cost(skip_terms(kern_, density, b_.transposed(), a_.transposed(), true),
+                            costs_.skip);
+            case Strategy::kKept:
+                return cost(kept_terms(kern_, density, a_, b_), costs_.kept);
+            default:
+                return cost(dense_terms(kern_, a_, b_, bits_ != nullptr), costs_.dense);
+        }
+    }
+    // The density that the strategy goes by, from a sample.
+    double density(Strategy strategy) const {
+        const size_t m = a_.rows, n = b_.cols, work = m * n * a_.cols;
+        switch (strategy) {
+            case Strategy::kSkipA:
+                return nonzero_density(kern_, a_, work);
+            case Strategy::kSkipB:
+                return nonzero_density(kern_, b_, work);
+            case Strategy::kKept:
+                return mask_density(bits_, m * n, work);
+            default:
+                return 1;
+        }
+    }
+
+  private:
+    const ProductKernels<T>& kern_;
+    const Costs& costs_;
+    Matrix<const T> a_, b_;
+    const std::uint8_t* bits_;
+};
+
+template <class T>
+Choice cheapest(const Product<T>& product, const StrategyCosts<T>& costs) {
+    const size_t m = product.a.rows, k = product.a.cols, n = product.b.cols;
     constexpr size_t kFewest = 4;  // rows, columns or terms that another strategy pays for
-    if (m < kFewest || n < kFewest || k < kFewest) return Strategy::kDense;
-    const size_t work = m * n * k;
-    const Costs& costs = kern.costs[static_cast<size_t>(cpu_kind())];
     Strategy best = Strategy::kDense;
-    double best_cost = cost(dense_terms(kern, a, b, bits != nullptr), costs.dense);
+    double best_cost = costs.at(best, 1);
     // Takes a sample only where it matters: where the strategy is cheaper at some densities and
     // dearer at others.
-    const auto offer = [&](Strategy strategy, auto&& cost_at, auto&& sample) {
-        if (cost_at(0.0) >= best_cost) return;
-        double found = cost_at(1.0);
-        if (found >= best_cost) found = cost_at(sample());
+    const auto offer = [&](Strategy strategy) {
+        if (costs.at(strategy, 0) >= best_cost) return;
+        double found = costs.at(strategy, 1);
+        if (found >= best_cost) found = costs.at(strategy, costs.density(strategy));
         if (found >= best_cost) return;
         best = strategy;
         best_cost = found;
     };
-    if (bits != nullptr)
-        offer(
-            Strategy::kKept, [&](double d) { return cost(kept_terms(kern, d, a, b), costs.kept); },
-            [&] { return mask_density(bits, m * n, work); });
-    if (skip.a)
-        offer(
-            Strategy::kSkipA,
-            [&](double d) { return cost(skip_terms(kern, d, a, b, false), costs.skip); },
-            [&] { return nonzero_density(kern, a, work); });
-    if (skip.b && k >= 4 * kFewest)  // with fewer terms, the outputs to transpose are too many
-        offer(
-            Strategy::kSkipB,
-            [&](double d) {
-                return cost(skip_terms(kern, d, b.transposed(), a.transposed(), true), costs.skip);
-            },
-            [&] { return nonzero_density(kern, b, work); });
-    return best;
+    if (m >= kFewest && n >= kFewest && k >= kFewest) {
+        if (product.bits != nullptr) offer(Strategy::kKept);
+        if (product.skip.a) offer(Strategy::kSkipA);
+        // With fewer terms, the outputs to transpose are too many.
+        if (product.skip.b && k >= 4 * kFewest) offer(Strategy::kSkipB);
+    }
+    return {best, best_cost / 1000};
 }
 
 }  // namespace
 
 template <class T>
-Strategy strategy_of(const Product<T>& product) {
+Choice choose(const Product<T>& product) {
     const Skip skip = product.skip;
-    if (product.a.cols == 0 || (!skip.a && !skip.b && product.bits == nullptr))
-        return Strategy::kDense;
-    if (product.strategy != Strategy::kChosen) return product.strategy;
-    return cheapest(normalized(product.a), normalized(product.b), product.bits, skip);
+    if (product.a.cols == 0) return {Strategy::kDense, 0};
+    const Strategy forced =
+        !skip.a && !skip.b && product.bits == nullptr ? Strategy::kDense : product.strategy;
+    // Counting would take longer than it can save.
+    constexpr size_t kTinyWork = size_t{1} << 15;
+    if (forced == Strategy::kDense && product.a.rows * product.a.cols * product.b.cols <= kTinyWork)
+        return {forced, 0};
+    const StrategyCosts<T> costs(product);
+    if (forced == Strategy::kChosen) return cheapest(product, costs);
+    return {forced, costs.at(forced, costs.density(forced)) / 1000};
 }
 
 template <class T>
@@ -237,8 +275,8 @@ std::vector<std::pair<const char*, double>> product_terms(const Product<T>& prod
     return named;
 }
 
-template Strategy strategy_of(const Product<float>&);
-template Strategy strategy_of(const Product<double>&);
+template Choice choose(const Product<float>&);
+template Choice choose(const Product<double>&);
 template std::vector<std::pair<const char*, double>> product_terms(const Product<float>&, double);
 template std::vector<std::pair<const char*, double>> product_terms(const Product<double>&, double);
 

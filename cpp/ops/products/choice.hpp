@@ -12,9 +12,16 @@
 
 namespace dropwise::ops {
 
-// The strategy that multiply() takes: the one that is forced, or else the cheapest one.
+// A strategy and what it costs by the count, in nanoseconds of one thread.
+struct Choice {
+    Strategy strategy;
+    double nanoseconds;
+};
+
+// What multiply() takes: the strategy that is forced, or else the cheapest one.  Does not depend on
+// the number of threads.
 template <class T>
-Strategy strategy_of(const Product<T>& product);
+Choice choose(const Product<T>& product);
 
 // The terms of the product's strategy, which is not kChosen, by name, as if that share of the
 // operand's elements were not zero, or of the mask's bits were 1.

@@ -22,12 +22,12 @@ template <class T>
 class BlockedProduct {
   public:
     BlockedProduct(Matrix<const T> a, Matrix<const T> b, const EpilogueCaller<T>& epilogue,
-                   bool serial)
+                   size_t threads)
         : kern_(epilogue.kernels),
           a_(a),
           b_(b),
           epilogue_(epilogue),
-          serial_(serial),
+          threads_(threads),
           depth_(even_piece(a.cols, kDepth<T>, 1)),
           panel_(even_piece(b.cols, kern_.tile_cols, kern_.lanes)),
           width_(even_piece(b.cols, kWidth<T>, panel_)),
@@ -39,11 +39,11 @@ class BlockedProduct {
         const size_t m = a_.rows, n = b_.cols, k = a_.cols;
         for (size_t j = 0; j < n; j += width_) {
             const size_t cols = std::min(width_, n - j);
-            const Grid grid(m, cols, kHeight, kern_.tile_rows, panel_, serial_);
+            const Grid grid(m, cols, kHeight, kern_.tile_rows, panel_, threads_);
             for (size_t p = 0; p < k; p += depth_) {
                 const Block block{p, std::min(depth_, k - p), j, cols};
                 pack_b(block);
-                for_each_task(grid.tasks(), serial_,
+                for_each_task(grid.tasks(), threads_,
                               [&](size_t task) { multiply(block, grid, task); });
             }
         }
@@ -58,10 +58,10 @@ class BlockedProduct {
 
     void pack_b(const Block& block) {
         const size_t panels = width_ / panel_;
-        const bool alone = serial_ || block.depth * block.cols < 16384;
+        const bool alone = threads_ == 1 || block.depth * block.cols < 16384;
         const size_t packers = alone ? 1 : std::min<size_t>(panels, 8);
         const size_t share = ceil_div(panels, packers) * panel_;
-        for_each_task(ceil_div(block.cols, share), packers == 1, [&](size_t task) {
+        for_each_task(ceil_div(block.cols, share), alone ? 1 : threads_, [&](size_t task) {
             const size_t j = task * share;
             kern_.pack_b(block.depth, std::min(share, block.cols - j), b_.at(block.p, block.j + j),
                          b_.row_stride, b_.col_stride, panel_, packed_b_.get() + j * block.depth);
@@ -101,11 +101,42 @@ class BlockedProduct {
     const ProductKernels<T>& kern_;
     Matrix<const T> a_, b_;
     const EpilogueCaller<T>& epilogue_;
-    bool serial_;
+    size_t threads_;
     size_t depth_, panel_, width_;  // of a block of packed B; a panel has panel_ columns
     Scratch<T> packed_b_;
     MemoryCheck memory_;
 };
+
+// Whether threads share the columns of b alone: packing a, which each of them does, costs little
+// then, and packing b takes no turns.
+template <class T>
+bool takes_bands(Matrix<const T> a, Matrix<const T> b) {
+    constexpr size_t kFewRows = 512;
+    return a.rows <= kFewRows && 2 * a.rows <= b.cols;
+}
+
+// Each task computes a band of columns, with memory of its own.
+template <class T>
+void multiply_bands(Matrix<const T> a, Matrix<const T> b, const EpilogueCaller<T>& epilogue,
+                    size_t threads) {
+    const ProductKernels<T>& kern = epilogue.kernels;
+    const size_t panel = whole_bytes(even_piece(b.cols, kern.tile_cols, kern.lanes));
+    const size_t width =
+        even_piece(b.cols, std::max(2 * panel, b.cols / tasks_wanted(threads)), panel);
+    MemoryCheck memory;
+    for_each_task(ceil_div(b.cols, width), threads, [&](size_t task) {
+        const size_t j = task * width, cols = std::min(width, b.cols - j);
+        EpilogueCaller<T> part = epilogue;
+        part.c = epilogue.c.block(0, j, a.rows, cols);
+        part.origin = epilogue.at(0, j);
+        try {
+            BlockedProduct<T>(a, b.block(0, j, b.rows, cols), part, 1).run();
+        } catch (const std::bad_alloc&) {
+            memory.note_failure();
+        }
+    });
+    memory.throw_if_failed();
+}
 
 // Few rows, and B's columns contiguous: B is used where it lies, read in order, once for each
 // tile's worth of rows.
@@ -122,10 +153,10 @@ class UnpackedProduct {
         packed_a_.require();
     }
 
-    void run(bool serial) {
+    void run(size_t threads) {
         pack_a();
-        const Grid grid(1, b_.cols, 1, 1, 8 * kern_.lanes, serial);
-        for_each_task(grid.tasks(), serial, [&](size_t task) {
+        const Grid grid(1, b_.cols, 1, 1, 8 * kern_.lanes, threads);
+        for_each_task(grid.tasks(), threads, [&](size_t task) {
             const size_t j = task * grid.cols_per_task;
             multiply_columns(j, std::min(grid.cols_per_task, b_.cols - j));
         });
@@ -201,14 +232,14 @@ class ContiguousRows {
 // Few terms in a sum: product and epilogue in one pass over the output.
 template <class T>
 void multiply_few_terms(Matrix<const T> a, Matrix<const T> b, const EpilogueCaller<T>& epilogue,
-                        bool serial) {
+                        size_t threads) {
     const ProductKernels<T>& kern = epilogue.kernels;
     const size_t m = a.rows, n = b.cols;
     const Matrix<T>& c = epilogue.c;
     const ContiguousRows<T> rows_of_b(kern, b);
     const Matrix<const T>& from = rows_of_b.matrix();
-    const Grid grid(m, n, 256, 1, n, serial);
-    for_each_task(grid.row_tasks, serial, [&](size_t task) {
+    const Grid grid(m, n, 256, 1, n, threads);
+    for_each_task(grid.row_tasks, threads, [&](size_t task) {
         const size_t i = task * grid.rows_per_task;
         epilogue.note_nan(kern.multiply_few_terms(
             std::min(grid.rows_per_task, m - i), n, a.cols, a.at(i, 0), a.row_stride, a.col_stride,
@@ -219,12 +250,12 @@ void multiply_few_terms(Matrix<const T> a, Matrix<const T> b, const EpilogueCall
 // Few columns, and A's rows contiguous: dot products.  Any strides of c; no epilogue.
 template <class T>
 void multiply_by_dots(const ProductKernels<T>& kern, Matrix<const T> a, Matrix<const T> b,
-                      Matrix<T> c, bool serial) {
+                      Matrix<T> c, size_t threads) {
     const size_t m = c.rows, n = c.cols;
     const ContiguousRows<T> columns_of_b(kern, b.transposed());
     const Matrix<const T>& bt = columns_of_b.matrix();
-    const Grid grid(m, n, 1024, 4, n, serial);
-    for_each_task(grid.row_tasks, serial, [&](size_t task) {
+    const Grid grid(m, n, 1024, 4, n, threads);
+    for_each_task(grid.row_tasks, threads, [&](size_t task) {
         const size_t i = task * grid.rows_per_task;
         kern.dot(std::min(grid.rows_per_task, m - i), n, a.cols, a.at(i, 0), a.row_stride, bt.data,
                  bt.row_stride, c.at(i, 0), c.row_stride, c.col_stride);
@@ -234,59 +265,61 @@ void multiply_by_dots(const ProductKernels<T>& kern, Matrix<const T> a, Matrix<c
 // By tiles; c's columns are contiguous.
 template <class T>
 void multiply_by_tiles(Matrix<const T> a, Matrix<const T> b, const EpilogueCaller<T>& epilogue,
-                       bool serial) {
+                       size_t threads) {
     const ProductKernels<T>& kern = epilogue.kernels;
     // One pass pays if it can apply the epilogue too.  The order of summation is the same.
     const size_t few_terms = epilogue.needed ? 8 : 3;
     if (a.cols <= few_terms && b.cols >= kern.lanes)
-        multiply_few_terms(a, b, epilogue, serial);
+        multiply_few_terms(a, b, epilogue, threads);
     else if (reads_b_unpacked(kern, a.rows, b))
-        UnpackedProduct<T>(a, b, epilogue).run(serial);
+        UnpackedProduct<T>(a, b, epilogue).run(threads);
+    else if (threads > 1 && takes_bands(a, b))
+        multiply_bands(a, b, epilogue, threads);
     else
-        BlockedProduct<T>(a, b, epilogue, serial).run();
+        BlockedProduct<T>(a, b, epilogue, threads).run();
 }
 
 // Through c^T = b^T a^T, into memory of its own where c^T is not in row order.
 template <class T>
 void multiply_transposed(Matrix<const T> a, Matrix<const T> b, const EpilogueCaller<T>& epilogue,
-                         bool serial) {
+                         size_t threads) {
     const ProductKernels<T>& kern = epilogue.kernels;
     const Matrix<T> ct = epilogue.c.transposed();
     const bool direct = ct.col_stride == 1;
     const Scratch<T> result(Slot::kResult, direct ? 0 : ct.rows * ct.cols);
     result.require();
     const Matrix<T> to = direct ? ct : contiguous(result.get(), ct.rows, ct.cols);
-    multiply_by_tiles(b.transposed(), a.transposed(), EpilogueCaller<T>::none(kern, to), serial);
+    multiply_by_tiles(b.transposed(), a.transposed(), EpilogueCaller<T>::none(kern, to), threads);
     if (!direct) copy_matrix(kern, read_only(to), ct);
 }
 
 }  // namespace
 
 template <class T>
-void multiply_dense(Matrix<const T> a, Matrix<const T> b, const EpilogueCaller<T>& epilogue) {
+void multiply_dense(Matrix<const T> a, Matrix<const T> b, const EpilogueCaller<T>& epilogue,
+                    size_t threads) {
     const ProductKernels<T>& kern = epilogue.kernels;
     const Matrix<T>& c = epilogue.c;
     const size_t m = c.rows, n = c.cols, k = a.cols;
-    const bool serial = num_threads() == 1 || m * n * k + m * n + m * k + k * n < kSerialWork;
 
     if (k == 0) {
         for (size_t i = 0; i < m; ++i)
             for (size_t j = 0; j < n; ++j) *c.at(i, j) = 0;
     } else if (takes_dots(kern, a, b)) {
-        multiply_by_dots(kern, a, b, c, serial);
+        multiply_by_dots(kern, a, b, c, threads);
     } else if (takes_dots_transposed(kern, a, b)) {
-        multiply_by_dots(kern, b.transposed(), a.transposed(), c.transposed(), serial);
+        multiply_by_dots(kern, b.transposed(), a.transposed(), c.transposed(), threads);
     } else if (c.col_stride == 1 && !takes_transpose(a, n)) {
-        return multiply_by_tiles(a, b, epilogue, serial);  // which apply the epilogue as they go
+        return multiply_by_tiles(a, b, epilogue, threads);  // which apply the epilogue as they go
     } else {
-        multiply_transposed(a, b, epilogue, serial);
+        multiply_transposed(a, b, epilogue, threads);
     }
     epilogue.apply_to_all();
 }
 
-template void multiply_dense(Matrix<const float>, Matrix<const float>,
-                             const EpilogueCaller<float>&);
+template void multiply_dense(Matrix<const float>, Matrix<const float>, const EpilogueCaller<float>&,
+                             size_t);
 template void multiply_dense(Matrix<const double>, Matrix<const double>,
-                             const EpilogueCaller<double>&);
+                             const EpilogueCaller<double>&, size_t);
 
 }  // namespace dropwise::ops

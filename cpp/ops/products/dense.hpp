@@ -38,8 +38,10 @@ bool takes_transpose(Matrix<const T> a, size_t n) {
     return a.row_stride == 1 && 2 * n < a.rows && (n <= 16 || (n <= 32 && 4 * n <= a.cols));
 }
 
-// c = a b and the epilogue; c is the epilogue's.  Throws std::bad_alloc.
+// c = a b and the epilogue, on up to `threads` threads; c is the epilogue's.  Throws
+// std::bad_alloc.
 template <class T>
-void multiply_dense(Matrix<const T> a, Matrix<const T> b, const EpilogueCaller<T>& epilogue);
+void multiply_dense(Matrix<const T> a, Matrix<const T> b, const EpilogueCaller<T>& epilogue,
+                    size_t threads);
 
 }  // namespace dropwise::ops

@@ -43,11 +43,13 @@ class RowChunks {
 template <class T>
 class KeptProduct {
   public:
-    KeptProduct(Matrix<const T> a, Matrix<const T> b, const EpilogueCaller<T>& epilogue)
+    KeptProduct(Matrix<const T> a, Matrix<const T> b, const EpilogueCaller<T>& epilogue,
+                size_t threads)
         : kern_(epilogue.kernels),
           a_(a),
           bt_(b.transposed()),
           epilogue_(epilogue),
+          threads_(threads),
           chunks_(kern_, a.cols) {}
 
     void run() {
@@ -70,18 +72,21 @@ class KeptProduct {
     };
 
     void multiply_rows(size_t first, size_t m) {
-        const bool serial = num_threads() == 1;
         const RowChunks<T> x(a_.block(first, 0, m, a_.cols), chunks_.depth);
         if (x.copied()) {
             const size_t band = even_piece(m, 128, 16);
-            for_each_task(ceil_div(m, band), serial, [&](size_t task) {
+            for_each_task(ceil_div(m, band), threads_, [&](size_t task) {
                 x.copy(kern_, task * band, std::min(band, m - task * band));
             });
         }
         const size_t blocks = ceil_div(bt_.rows, kWordBits);
         const size_t groups = ceil_div(blocks, kBlocksPerChunk);
-        const size_t height = even_piece(m, kRowsPerTask, 1);
-        for_each_task(ceil_div(m, height) * groups, serial, [&](size_t task) {
+        // Fewer rows share a copied tile where there would be too few tasks.
+        constexpr size_t kFewestRows = 64;
+        const size_t wanted = tasks_wanted(threads_);
+        const size_t most = std::min(kRowsPerTask, std::max(kFewestRows, m * groups / wanted));
+        const size_t height = even_piece(m, most, 1);
+        for_each_task(ceil_div(m, height) * groups, threads_, [&](size_t task) {
             const size_t i = task / groups * height, block = task % groups * kBlocksPerChunk;
             multiply_task(x, i,
                           {first + i, std::min(height, m - i), block * kWordBits,
@@ -144,6 +149,7 @@ class KeptProduct {
     const ProductKernels<T>& kern_;
     Matrix<const T> a_, bt_;
     const EpilogueCaller<T>& epilogue_;
+    size_t threads_;
     KeptChunks chunks_;
     MemoryCheck memory_;
 };
@@ -151,12 +157,14 @@ class KeptProduct {
 }  // namespace
 
 template <class T>
-void multiply_kept(Matrix<const T> a, Matrix<const T> b, const EpilogueCaller<T>& epilogue) {
-    KeptProduct<T>(a, b, epilogue).run();
+void multiply_kept(Matrix<const T> a, Matrix<const T> b, const EpilogueCaller<T>& epilogue,
+                   size_t threads) {
+    KeptProduct<T>(a, b, epilogue, threads).run();
 }
 
-template void multiply_kept(Matrix<const float>, Matrix<const float>, const EpilogueCaller<float>&);
+template void multiply_kept(Matrix<const float>, Matrix<const float>, const EpilogueCaller<float>&,
+                            size_t);
 template void multiply_kept(Matrix<const double>, Matrix<const double>,
-                            const EpilogueCaller<double>&);
+                            const EpilogueCaller<double>&, size_t);
 
 }  // namespace dropwise::ops

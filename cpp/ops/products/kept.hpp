@@ -30,8 +30,10 @@ struct KeptChunks {
           tail(k - (count - 1) * depth) {}
 };
 
-// c = a b and the epilogue, which has bits; c's columns are contiguous.  Throws std::bad_alloc.
+// c = a b and the epilogue, which has bits, on up to `threads` threads; c's columns are contiguous.
+// Throws std::bad_alloc.
 template <class T>
-void multiply_kept(Matrix<const T> a, Matrix<const T> b, const EpilogueCaller<T>& epilogue);
+void multiply_kept(Matrix<const T> a, Matrix<const T> b, const EpilogueCaller<T>& epilogue,
+                   size_t threads);
 
 }  // namespace dropwise::ops

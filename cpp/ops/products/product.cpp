@@ -16,7 +16,7 @@ namespace {
 
 template <class T>
 void compute(Strategy strategy, Matrix<const T> a, Matrix<const T> b,
-             const EpilogueCaller<T>& epilogue, Skip skip) {
+             const EpilogueCaller<T>& epilogue, Skip skip, size_t threads) {
     const ProductKernels<T>& kern = epilogue.kernels;
     const Matrix<T>& c = epilogue.c;
     // A product that skips all it may has met no zero, and so made no NaN that needs repair.
@@ -25,17 +25,17 @@ void compute(Strategy strategy, Matrix<const T> a, Matrix<const T> b,
     switch (strategy) {
         case Strategy::kChosen:
         case Strategy::kDense:
-            return multiply_dense(a, b, epilogue);
+            return multiply_dense(a, b, epilogue, threads);
         case Strategy::kSkipA:
             return multiply_skipping(
-                a, b, plain && !skip.b ? EpilogueCaller<T>::none(kern, c) : epilogue);
+                a, b, plain && !skip.b ? EpilogueCaller<T>::none(kern, c) : epilogue, threads);
         case Strategy::kSkipB:
             multiply_skipping(b.transposed(), a.transposed(),
-                              EpilogueCaller<T>::none(kern, c.transposed()));
+                              EpilogueCaller<T>::none(kern, c.transposed()), threads);
             if (!plain || skip.a) epilogue.apply_to_all();
             return;
         case Strategy::kKept:
-            return multiply_kept(a, b, epilogue);
+            return multiply_kept(a, b, epilogue, threads);
     }
 }
 
@@ -65,14 +65,14 @@ bool any(Matrix<const T> a, Predicate&& predicate) {
 // may be skipped and factors that are not finite, outputs that are still NaN are computed once
 // more, one by one; the sum of an output that stays NaN ends early.
 template <class T>
-void repair_nan(Matrix<const T> a, Matrix<const T> b, const EpilogueCaller<T>& epilogue,
-                Skip skip) {
+void repair_nan(Matrix<const T> a, Matrix<const T> b, const EpilogueCaller<T>& epilogue, Skip skip,
+                size_t threads) {
     const auto is_zero = [](T x) { return x == 0; };
     const auto not_finite = [](T x) { return !std::isfinite(x); };
     const bool by_a = skip.a && any(a, is_zero) && any(b, not_finite);
     const bool by_b = skip.b && any(b, is_zero) && any(a, not_finite);
     if (!by_a && !by_b) return;
-    compute(by_a ? Strategy::kSkipA : Strategy::kSkipB, a, b, epilogue, Skip{by_a, by_b});
+    compute(by_a ? Strategy::kSkipA : Strategy::kSkipB, a, b, epilogue, Skip{by_a, by_b}, threads);
     if (!by_a || !by_b) return;
     for (size_t i = 0; i < epilogue.c.rows; ++i)
         for (size_t j = 0; j < epilogue.c.cols; ++j) {
@@ -131,8 +131,11 @@ void multiply(const Product<T>& product) {
     const Matrix<T> c = direct ? out : contiguous(rows.get(), out.rows, out.cols);
     std::atomic<bool> saw_nan{false};
     const EpilogueCaller<T> caller{kern, c, epilogue, needed, &saw_nan};
-    compute(strategy_of(product), a, b, caller, skip);
-    if (skipping && saw_nan.load(std::memory_order_relaxed)) repair_nan(a, b, caller, skip);
+    const Choice choice = choose(product);
+    const auto threads = static_cast<size_t>(threads_worth(choice.nanoseconds));
+    compute(choice.strategy, a, b, caller, skip, threads);
+    if (skipping && saw_nan.load(std::memory_order_relaxed))
+        repair_nan(a, b, caller, skip, threads);
     if (!direct) copy_matrix(kern, read_only(c), out);
     if (product.nonzero != nullptr && !bits_along)
         nonzero_bits(kElementOf<T>, out.data, out.rows * out.cols, product.nonzero);

@@ -60,17 +60,20 @@ class CompressedRows {
                                    s.in, s.ld_in, s.out, s.ld_out);
     }
 
-    // To be called for each band before it is read.  `copy` has room for kCopiedRows rows of a
-    // unit.
-    void compress_band(const ProductKernels<T>& kern, size_t first, T* copy) const {
+    size_t units() const { return units_; }
+
+    // To be called for each band and all units before they are read: those from first_unit to
+    // end_unit.  `copy` has room for kCopiedRows rows of a unit.
+    void compress_band(const ProductKernels<T>& kern, size_t first, size_t first_unit,
+                       size_t end_unit, T* copy) const {
         const size_t end = std::min(first + kBand, a_.rows);
         // Memory is read as it lies: along a few rows, or unit by unit.
         const bool by_rows = a_.col_stride == 1;
         constexpr size_t kUnitsTogether = 64, kFewRows = 8;
         const size_t step_units = by_rows ? kUnitsTogether : 1;
         const size_t step_rows = by_rows ? kFewRows : kCopiedRows;
-        for (size_t u0 = 0; u0 < units_; u0 += step_units) {
-            const size_t u1 = std::min(u0 + step_units, units_);
+        for (size_t u0 = first_unit; u0 < end_unit; u0 += step_units) {
+            const size_t u1 = std::min(u0 + step_units, end_unit);
             size_t found[kUnitsTogether] = {};
             for (size_t i = first; i < end; i += step_rows)
                 for (size_t u = u0; u < u1; ++u) {
@@ -114,11 +117,13 @@ class CompressedRows {
 template <class T>
 class SkippingProduct {
   public:
-    SkippingProduct(Matrix<const T> a, Matrix<const T> b, const EpilogueCaller<T>& epilogue)
+    SkippingProduct(Matrix<const T> a, Matrix<const T> b, const EpilogueCaller<T>& epilogue,
+                    size_t threads)
         : kern_(epilogue.kernels),
           a_(a),
           b_(b),
           epilogue_(epilogue),
+          threads_(threads),
           // Whole bytes of packed bits, so that no two tasks write to one.
           width_(even_piece(b.cols, kern_.skip_width, std::max<size_t>(kern_.lanes, 8))),
           plan_(skip_plan(nonzero_density(kern_, a, a.rows * a.cols * b.cols), a.rows)) {}
@@ -132,19 +137,30 @@ class SkippingProduct {
     static constexpr size_t kBand = CompressedRows<T>::kBand;
 
     void multiply_rows(size_t first, size_t m) {
-        const bool serial = num_threads() == 1;
         const CompressedRows<T> x(a_.block(first, 0, m, a_.cols), plan_);
-        for_each_task(ceil_div(m, kBand), serial, [&](size_t task) {
-            const Scratch<T> copy(Slot::kTask, CompressedRows<T>::kCopiedRows * x.depth());
-            if (memory_.granted(copy)) x.compress_band(kern_, task * kBand, copy.get());
-        });
-        memory_.throw_if_failed();
+        compress(x, ceil_div(m, kBand));
 
-        const size_t tiles = ceil_div(b_.cols, width_);
-        const size_t height = even_piece(m, kRowsPerTile, kBand);
-        for_each_task(ceil_div(m, height) * tiles, serial, [&](size_t task) {
+        // Fewer rows share a packed tile where there would be too few tasks.
+        const size_t tiles = ceil_div(b_.cols, width_), wanted = tasks_wanted(threads_);
+        const size_t most = std::min(kRowsPerTile, std::max(kBand, m * tiles / wanted));
+        const size_t height = even_piece(m, most, kBand);
+        for_each_task(ceil_div(m, height) * tiles, threads_, [&](size_t task) {
             const size_t i = task / tiles * height;
             multiply_tile(x, first, i, std::min(height, m - i), task % tiles * width_);
+        });
+        memory_.throw_if_failed();
+    }
+
+    // Tasks are bands of rows or, where these are few, some units of one.
+    void compress(const CompressedRows<T>& x, size_t bands) {
+        const size_t wanted = std::min(x.units(), ceil_div(tasks_wanted(threads_), bands));
+        const size_t share = ceil_div(x.units(), wanted), shares = ceil_div(x.units(), share);
+        for_each_task(bands * shares, threads_, [&](size_t task) {
+            const Scratch<T> copy(Slot::kTask, CompressedRows<T>::kCopiedRows * x.depth());
+            const size_t u = task % shares * share;
+            if (memory_.granted(copy))
+                x.compress_band(kern_, task / shares * kBand, u, std::min(u + share, x.units()),
+                                copy.get());
         });
         memory_.throw_if_failed();
     }
@@ -177,6 +193,7 @@ class SkippingProduct {
     const ProductKernels<T>& kern_;
     Matrix<const T> a_, b_;
     const EpilogueCaller<T>& epilogue_;
+    size_t threads_;
     size_t width_;  // of a tile
     SkipPlan plan_;
     MemoryCheck memory_;
@@ -185,13 +202,14 @@ class SkippingProduct {
 }  // namespace
 
 template <class T>
-void multiply_skipping(Matrix<const T> a, Matrix<const T> b, const EpilogueCaller<T>& epilogue) {
-    SkippingProduct<T>(a, b, epilogue).run();
+void multiply_skipping(Matrix<const T> a, Matrix<const T> b, const EpilogueCaller<T>& epilogue,
+                       size_t threads) {
+    SkippingProduct<T>(a, b, epilogue, threads).run();
 }
 
 template void multiply_skipping(Matrix<const float>, Matrix<const float>,
-                                const EpilogueCaller<float>&);
+                                const EpilogueCaller<float>&, size_t);
 template void multiply_skipping(Matrix<const double>, Matrix<const double>,
-                                const EpilogueCaller<double>&);
+                                const EpilogueCaller<double>&, size_t);
 
 }  // namespace dropwise::ops

@@ -20,8 +20,9 @@ inline SkipPlan skip_plan(double nonzero_density, size_t rows) {
 }
 
 // c = a b and the epilogue, skipping the zeros of a; any strides.  c's columns are contiguous
-// unless the epilogue is not needed.  Throws std::bad_alloc.
+// unless the epilogue is not needed.  On up to `threads` threads.  Throws std::bad_alloc.
 template <class T>
-void multiply_skipping(Matrix<const T> a, Matrix<const T> b, const EpilogueCaller<T>& epilogue);
+void multiply_skipping(Matrix<const T> a, Matrix<const T> b, const EpilogueCaller<T>& epilogue,
+                       size_t threads);
 
 }  // namespace dropwise::ops
