@@ -44,5 +44,6 @@ void bind_elementwise(py::module_& m);
 void bind_memory(py::module_& m);
 void bind_products(py::module_& m);
 void bind_optimizer(py::module_& m);
+void bind_softmax(py::module_& m);
 
 }  // namespace dropwise

@@ -7,4 +7,5 @@ PYBIND11_MODULE(_native, m, py::mod_gil_not_used()) {
     dropwise::bind_memory(m);
     dropwise::bind_products(m);
     dropwise::bind_optimizer(m);
+    dropwise::bind_softmax(m);
 }

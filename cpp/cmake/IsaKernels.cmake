@@ -42,8 +42,9 @@ function(dropwise_add_isa_kernels target)
     target_compile_options(${target}_${isa} PRIVATE ${flags_${isa}})
     if(NOT MSVC)
       # An exception table or a stack protector would only add symbols; kernels neither throw nor recurse.
-      # A square root that may set errno does not become a vector instruction.
-      target_compile_options(${target}_${isa} PRIVATE -fno-exceptions -fno-rtti -fno-asynchronous-unwind-tables -fno-math-errno)
+      # Square roots that may set errno, and choices that may set exception flags, do not become vector
+      # instructions; no value depends on either.
+      target_compile_options(${target}_${isa} PRIVATE -fno-exceptions -fno-rtti -fno-asynchronous-unwind-tables -fno-math-errno -fno-trapping-math)
     endif()
     target_link_libraries(${target}_${isa} PRIVATE dropwise_options)
     set_target_properties(${target}_${isa} PROPERTIES INTERPROCEDURAL_OPTIMIZATION OFF)

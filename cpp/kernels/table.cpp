@@ -10,6 +10,7 @@
 #include "kernels/mask.inl.hpp"
 #include "kernels/optimizer.inl.hpp"
 #include "kernels/sddmm.inl.hpp"
+#include "kernels/softmax.inl.hpp"
 #include "kernels/spmm.inl.hpp"
 
 namespace {
@@ -62,6 +63,8 @@ extern "C" const dropwise::KernelTable* DROPWISE_CONCAT(dropwise_kernels_, DROPW
         optimizer::kernels<double>(),
         {&optimizer::widen_f16, &optimizer::narrow_f16},
         {&optimizer::widen_bf16, &optimizer::narrow_bf16},
+        softmax::kernels<float>(),
+        softmax::kernels<double>(),
     };
     return &table;
 }

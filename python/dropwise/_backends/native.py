@@ -34,5 +34,7 @@ class NativeBackend:
     multiply = staticmethod(_native.multiply)
     adam_step = staticmethod(_native.adam_step)
     sgd_step = staticmethod(_native.sgd_step)
+    softmax_cross_entropy = staticmethod(_native.softmax_cross_entropy)
+    softmax_gradient = staticmethod(_native.softmax_gradient)
     num_threads = staticmethod(_native.num_threads)
     set_num_threads = staticmethod(_native.set_num_threads)

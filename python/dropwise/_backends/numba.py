@@ -526,6 +526,16 @@ class NumbaBackend:
 
         numba_optimizers.sgd_step(*arguments, **more)
 
+    def softmax_cross_entropy(self, *arguments: Any) -> None:
+        from dropwise._backends import numba_losses
+
+        numba_losses.softmax_cross_entropy(*arguments)
+
+    def softmax_gradient(self, *arguments: Any) -> None:
+        from dropwise._backends import numba_losses
+
+        numba_losses.softmax_gradient(*arguments)
+
     def num_threads(self) -> int:
         return 1
 

@@ -12,8 +12,8 @@ Backends differ in arithmetic only.  ``functional`` validates before it calls: a
   and ``offset`` as Python ints in the range of the mask contract;
 * packed masks as uint8 arrays of ``ceil(n / 8)`` bytes: element e is bit ``e & 7`` of byte
   ``e >> 3``, 1 = kept; bits past the last element are 0;
-* arrays for the optimizers that are aligned, C-contiguous, in native byte order, of one size, and
-  share no memory.
+* arrays for optimizers and losses that are aligned, C-contiguous, in native byte order and share no
+  memory, those of the optimizers of one size (`out` of `softmax_gradient` may be `probabilities`).
 """
 
 from __future__ import annotations
@@ -138,6 +138,33 @@ class Backend(Protocol):
         ``p -= learning_rate * weight_decay * p``; with nesterov it is
         ``p += momentum * velocity - learning_rate * g``.  No `velocity`: no momentum.  The rest is
         as in `adam_step`.
+        """
+
+    def softmax_cross_entropy(
+        self,
+        scores: Array,
+        labels: NDArray[np.int64],
+        probabilities: Array,
+        losses: NDArray[np.float64],
+        correct: NDArray[np.bool_],
+    ) -> None:
+        """Write the softmax of each row of `scores` [B, C], and what follows for its class.
+
+        `losses` [B] get -log of what the softmax gives the class in `labels` [B], and `correct` [B]
+        whether the first of the largest scores (NaN being the largest) is that of the class.
+        `scores` and `probabilities` are float32 or float64 alike, `labels` are in [0, C).
+        """
+
+    def softmax_gradient(
+        self,
+        probabilities: Array,
+        labels: NDArray[np.int64],
+        shares: Array | None,
+        out: Array,
+    ) -> None:
+        """Write ``shares[:, None] * (probabilities - one_hot(labels))``.
+
+        `shares` [B] have the dtype of the rest; None: ``1 / B`` each.
         """
 
     def num_threads(self) -> int:

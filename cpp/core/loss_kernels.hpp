@@ -1,0 +1,26 @@
+// Contracts of the kernels for losses: a part of kernel_table.hpp.
+//
+// Included by kernel objects too, so nothing may be included here but <cstddef>, <cstdint> and
+// structs, and no inline function may stand here.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace dropwise {
+
+// What a softmax of one row leaves.
+struct SoftmaxRow {
+    double top;    // the largest score; undefined if one is NaN
+    double total;  // the sum of exp(score - top), which is NaN then
+};
+
+// On rows of n >= 1 elements in C order.  Computed in double, in an order that n alone decides, so
+// that each set and each backend gives the same bits.
+template <class T>
+struct LossKernels {
+    // p = exp(x - top) / total.
+    void (*softmax)(std::size_t rows, std::size_t n, const T* x, T* p, SoftmaxRow* found);
+};
+
+}  // namespace dropwise

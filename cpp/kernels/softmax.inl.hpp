@@ -1,0 +1,129 @@
+// Softmax of rows, for one instruction set.
+//
+// Plain loops that the compiler turns into vectors; sums have kGroup parts whatever these are.
+// Compiled once per set (cpp/cmake/IsaKernels.cmake). Nothing here allocates, throws or starts
+// threads.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "core/loss_kernels.hpp"
+#include "simd/vec.hpp"
+
+namespace {
+namespace softmax {
+
+constexpr std::size_t kGroup = 8;
+
+constexpr double kRound = 0x1.8p52;  // leaves an integer in the last bits of a sum
+
+union DoubleBits {
+    double value;
+    std::uint64_t bits;
+};
+
+// 2**n for the n in [-1022, 1023] of n + kRound.
+inline double power_of_two(double shifted) {
+    DoubleBits n, power;
+    n.value = shifted;
+    power.bits = (n.bits + 1023) << 52;
+    return power.value;
+}
+
+// exp(x) for x <= 0, within 1.5 units of the last place.  NaN stays.
+inline double exp_of_negative(double x) {
+    constexpr double kZero = -746;  // where exp is 0
+    constexpr double kPerLn2 = 0x1.71547652b82fep0;
+    constexpr double kLn2High = 0x1.62e42fefa3800p-1, kLn2Low = 0x1.ef35793c76730p-45;
+    // exp(x) = 2**n * exp(r) with |r| <= ln(2) / 2, and exp(r) is a sum of r**i / i!.
+    const double bounded = x < kZero ? kZero : x;
+    const double n = bounded * kPerLn2 + kRound - kRound;
+    const double r = bounded - n * kLn2High - n * kLn2Low;
+    double sum = 1.0 / 6227020800;
+    sum = sum * r + 1.0 / 479001600;
+    sum = sum * r + 1.0 / 39916800;
+    sum = sum * r + 1.0 / 3628800;
+    sum = sum * r + 1.0 / 362880;
+    sum = sum * r + 1.0 / 40320;
+    sum = sum * r + 1.0 / 5040;
+    sum = sum * r + 1.0 / 720;
+    sum = sum * r + 1.0 / 120;
+    sum = sum * r + 1.0 / 24;
+    sum = sum * r + 1.0 / 6;
+    sum = sum * r + 0.5;
+    sum = sum * r * r + r + 1.0;
+    // In two steps, because 2**n alone may be too small for a normal number.
+    const double half = n * 0.5 + kRound;
+    return sum * power_of_two(half) * power_of_two(n - (half - kRound) + kRound);
+}
+
+// The largest element; one after the first that is NaN is passed over.
+template <class T>
+T largest(std::size_t n, const T* x) {
+    T top[kGroup];
+    for (T& lane : top) lane = x[0];
+    std::size_t i = 0;
+    for (; i + kGroup <= n; i += kGroup)
+        for (std::size_t l = 0; l < kGroup; ++l) top[l] = x[i + l] > top[l] ? x[i + l] : top[l];
+    T all = top[0];
+    for (const T lane : top) all = lane > all ? lane : all;
+    for (; i < n; ++i) all = x[i] > all ? x[i] : all;
+    return all;
+}
+
+template <class T>
+double sum(std::size_t n, const T* x) {
+    double part[kGroup] = {};
+    std::size_t i = 0;
+    for (; i + kGroup <= n; i += kGroup)
+        for (std::size_t l = 0; l < kGroup; ++l) part[l] += static_cast<double>(x[i + l]);
+    for (std::size_t l = 0; i + l < n; ++l) part[l] += static_cast<double>(x[i + l]);
+    return ((part[0] + part[4]) + (part[2] + part[6])) +
+           ((part[1] + part[5]) + (part[3] + part[7]));
+}
+
+template <class T>
+void exp_all(std::size_t n, const double* x, T* __restrict p) {
+    for (std::size_t i = 0; i < n; ++i) p[i] = static_cast<T>(exp_of_negative(x[i]));
+}
+
+template <class T>
+void softmax(std::size_t rows, std::size_t n, const T* x, T* p, dropwise::SoftmaxRow* found) {
+    constexpr std::size_t kBuffer = 512;
+    double shifted[kBuffer];
+    std::size_t held = 0;  // in the buffer: for the elements of p before `next`
+    T* next = p;
+    for (std::size_t row = 0; row < rows; ++row) {
+        const auto top = static_cast<double>(largest(n, x + row * n));
+        found[row].top = top;
+        // Several short rows fill the buffer together.
+        for (std::size_t i = 0; i < n;) {
+            const std::size_t room = kBuffer - held, count = n - i < room ? n - i : room;
+            for (std::size_t j = 0; j < count; ++j)
+                shifted[held + j] = static_cast<double>(x[row * n + i + j]) - top;
+            i += count;
+            held += count;
+            if (held < kBuffer) break;
+            exp_all(held, shifted, next);
+            next += held;
+            held = 0;
+        }
+    }
+    exp_all(held, shifted, next);
+    for (std::size_t row = 0; row < rows; ++row) {
+        T* const to = p + row * n;
+        const double total = sum(n, to);
+        found[row].total = total;
+        for (std::size_t i = 0; i < n; ++i)
+            to[i] = static_cast<T>(static_cast<double>(to[i]) / total);
+    }
+}
+
+template <class T>
+constexpr dropwise::LossKernels<T> kernels() {
+    return {&softmax<T>};
+}
+
+}  // namespace softmax
+}  // namespace

@@ -1,0 +1,93 @@
+#include "ops/softmax.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/dispatch.hpp"
+#include "core/threads.hpp"
+
+namespace dropwise {
+namespace {
+
+// Nanoseconds for each score.
+constexpr double kSoftmaxCost = 0.8, kGradientCost = 0.2;
+
+template <class T>
+const LossKernels<T>& loss_kernels() {
+    if constexpr (sizeof(T) == sizeof(float))
+        return kernels().losses_f32;
+    else
+        return kernels().losses_f64;
+}
+
+constexpr std::size_t kRows = 32;  // that a task takes
+
+// Calls body(first, end) for rows from `first` to `end` <= first + kRows, until all are done.
+template <class T, class Body>
+void for_each_rows(const Classified<T>& x, double cost, const Body& body) {
+    const auto run = [&](std::size_t task) {
+        body(task * kRows, std::min((task + 1) * kRows, x.rows));
+    };
+    parallel_for((x.rows + kRows - 1) / kRows, run,
+                 threads_worth(cost * static_cast<double>(x.rows * x.classes)));
+}
+
+// The index of the first NaN, else of the first of the largest.
+template <class T>
+std::size_t first_largest(std::size_t n, const T* x) {
+    std::size_t best = 0;
+    for (std::size_t i = 0; i < n; ++i) {
+        if (x[i] != x[i]) return i;
+        if (x[i] > x[best]) best = i;
+    }
+    return best;
+}
+
+}  // namespace
+
+template <class T>
+void softmax_cross_entropy(const Classified<T>& x, T* probabilities, double* losses,
+                           std::uint8_t* correct) {
+    const LossKernels<T>& kern = loss_kernels<T>();
+    const std::size_t n = x.classes;
+    for_each_rows(x, kSoftmaxCost, [&](std::size_t first, std::size_t end) {
+        SoftmaxRow found[kRows];
+        kern.softmax(end - first, n, x.scores + first * n, probabilities + first * n, found);
+        for (std::size_t i = first; i < end; ++i) {
+            const T* const scores = x.scores + i * n;
+            const auto label = static_cast<std::size_t>(x.labels[i]);
+            const SoftmaxRow row = found[i - first];
+            const auto own = static_cast<double>(scores[label]);
+            losses[i] = std::log(row.total) - (own - row.top);
+            // If the label's score is not the largest, no search is needed.
+            const bool smaller = row.total == row.total && own < row.top;
+            correct[i] = !smaller && first_largest(n, scores) == label;
+        }
+    });
+}
+
+template <class T>
+void softmax_gradient(const Classified<T>& x, const T* shares, T* out) {
+    const std::size_t n = x.classes;
+    const auto rows = static_cast<T>(x.rows);
+    const auto even = static_cast<T>(1 / static_cast<double>(x.rows));
+    for_each_rows(x, kGradientCost, [&](std::size_t first, std::size_t end) {
+        for (std::size_t i = first; i < end; ++i) {
+            const T* const from = x.scores + i * n;
+            T* const to = out + i * n;
+            const T share = shares == nullptr ? even : shares[i];
+            if (shares == nullptr)
+                for (std::size_t j = 0; j < n; ++j) to[j] = from[j] / rows;
+            else
+                for (std::size_t j = 0; j < n; ++j) to[j] = from[j] * share;
+            to[x.labels[i]] -= share;
+        }
+    });
+}
+
+template void softmax_cross_entropy(const Classified<float>&, float*, double*, std::uint8_t*);
+template void softmax_cross_entropy(const Classified<double>&, double*, double*, std::uint8_t*);
+template void softmax_gradient(const Classified<float>&, const float*, float*);
+template void softmax_gradient(const Classified<double>&, const double*, double*);
+
+}  // namespace dropwise

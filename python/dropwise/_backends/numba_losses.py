@@ -1,0 +1,119 @@
+"""Softmax with cross-entropy for rows whose class is known, and its gradient.
+
+The operations and their order are those of the native kernels, so the bits are too (but for the
+logarithm, which is the C library's).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from dropwise._backends.protocol import Array
+
+_GROUP = 8  # parts of a sum
+_ZERO = -746.0  # where exp is 0
+_PER_LN2 = float.fromhex("0x1.71547652b82fep0")
+_LN2_HIGH = float.fromhex("0x1.62e42fefa3800p-1")
+_LN2_LOW = float.fromhex("0x1.ef35793c76730p-45")
+_ROUND = float.fromhex("0x1.8p52")  # leaves an integer in the last bits of a sum
+
+
+def _kernel(function: Callable[..., Any]) -> Any:
+    """Compile on first use, with division as in IEEE 754; kept on disk if there is a place."""
+    try:
+        return njit(nogil=True, cache=True, error_model="numpy")(function)
+    except RuntimeError:  # "no locator available"
+        return njit(nogil=True, error_model="numpy")(function)
+
+
+@njit(nogil=True, inline="always")
+def _power_of_two(shifted):
+    """Return 2**n for the n in [-1022, 1023] of n + _ROUND."""
+    exponent = np.float64(shifted).view(np.uint64) + np.uint64(1023)
+    return np.uint64(exponent << np.uint64(52)).view(np.float64)
+
+
+@njit(nogil=True, inline="always")
+def _exp_of_negative(x):
+    """Return exp(x) for x <= 0.  NaN stays."""
+    bounded = _ZERO if x < _ZERO else x
+    n = bounded * _PER_LN2 + _ROUND - _ROUND
+    r = bounded - n * _LN2_HIGH - n * _LN2_LOW
+    total = 1.0 / 6227020800
+    total = total * r + 1.0 / 479001600
+    total = total * r + 1.0 / 39916800
+    total = total * r + 1.0 / 3628800
+    total = total * r + 1.0 / 362880
+    total = total * r + 1.0 / 40320
+    total = total * r + 1.0 / 5040
+    total = total * r + 1.0 / 720
+    total = total * r + 1.0 / 120
+    total = total * r + 1.0 / 24
+    total = total * r + 1.0 / 6
+    total = total * r + 0.5
+    total = total * r * r + r + 1.0
+    half = n * 0.5 + _ROUND
+    return total * _power_of_two(half) * _power_of_two(n - (half - _ROUND) + _ROUND)
+
+
+@_kernel
+def _first_largest(x):
+    """Return the index of the first NaN, else of the first of the largest."""
+    best = 0
+    for i in range(x.size):
+        if x[i] != x[i]:
+            return i
+        if x[i] > x[best]:
+            best = i
+    return best
+
+
+@_kernel
+def _forward(scores, labels, probabilities, losses, correct):
+    part = np.empty(_GROUP)
+    for row in range(scores.shape[0]):
+        x, p, label = scores[row], probabilities[row], labels[row]
+        largest = x[0]
+        for i in range(x.size):
+            largest = x[i] if x[i] > largest else largest
+        top = np.float64(largest)
+        for i in range(x.size):
+            p[i] = _exp_of_negative(np.float64(x[i]) - top)
+        part[:] = 0
+        for i in range(x.size):
+            part[i % _GROUP] += np.float64(p[i])
+        total = ((part[0] + part[4]) + (part[2] + part[6])) + (
+            (part[1] + part[5]) + (part[3] + part[7])
+        )
+        for i in range(x.size):
+            p[i] = np.float64(p[i]) / total
+        own = np.float64(x[label])
+        losses[row] = math.log(total) - (own - top)
+        correct[row] = _first_largest(x) == label
+
+
+@_kernel
+def _gradient(probabilities, labels, shares, out):
+    rows = out.dtype.type(out.shape[0])
+    even = out.dtype.type(1.0 / out.shape[0])
+    for row in range(out.shape[0]):
+        p, to = probabilities[row], out[row]
+        share = shares[row] if shares.size else even
+        for i in range(p.size):
+            to[i] = p[i] * share if shares.size else p[i] / rows
+        to[labels[row]] -= share
+
+
+def softmax_cross_entropy(
+    scores: Array, labels: Array, probabilities: Array, losses: Array, correct: Array
+) -> None:
+    _forward(scores, labels, probabilities, losses, correct)
+
+
+def softmax_gradient(probabilities: Array, labels: Array, shares: Array | None, out: Array) -> None:
+    _gradient(probabilities, labels, out[0, :0] if shares is None else shares, out)
