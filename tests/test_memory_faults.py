@@ -64,6 +64,7 @@ def chain():
 BIAS = {"bias": random(130), "relu": True}
 CASES = {
     "dense": lambda: product((300, 200, 130), **BIAS),
+    "dense, bands of columns": lambda: product((64, 400, 520), **{**BIAS, "bias": random(520)}),
     "dense, B in place": lambda: product((3, 900, 400)),
     "dense, few terms": lambda: product((900, 3, 400), "CFC"),
     "dense, dots": lambda: product((300, 700, 5), "CCC", bias=random(5)),

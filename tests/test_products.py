@@ -335,7 +335,14 @@ def test_skipped_zeros_of_both_operands_contribute_nothing(isa, dtype, strategy)
 
 def test_threads_do_not_change_a_bit(isa, dtype, threads):
     rng = np.random.default_rng(4)
-    for m, k, n in [(200, 300, 150), (3, 3000, 700), (3000, 70, 3), (700, 3, 900), (1, 900, 900)]:
+    for m, k, n in [
+        (200, 300, 150),
+        (3, 3000, 700),
+        (3000, 70, 3),
+        (700, 3, 900),
+        (1, 900, 900),
+        (90, 330, 523),
+    ]:
         for at, bt in itertools.product([False, True], repeat=2):
             a = rng.standard_normal((k, m) if at else (m, k)).astype(dtype)
             b = rng.standard_normal((n, k) if bt else (k, n)).astype(dtype)
@@ -409,7 +416,8 @@ def test_sets_that_cannot_run_here_pass_a_program_of_checks(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "shape", [(5, 3, 64), (37, 2, 40), (37, 8, 17), (70, 90, 72), (40, 64, 104), (1, 99, 8)]
+    "shape",
+    [(5, 3, 64), (37, 2, 40), (37, 8, 17), (70, 90, 72), (40, 64, 104), (1, 99, 8), (90, 330, 520)],
 )
 def test_the_bits_of_what_is_not_zero_come_with_the_product(isa, threads, dtype, shape):
     m, k, n = shape
