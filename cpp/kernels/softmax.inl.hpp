@@ -8,7 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "core/loss_kernels.hpp"
+#include "core/kernel_table.hpp"
 #include "simd/vec.hpp"
 
 namespace {
