@@ -1,6 +1,6 @@
 """What each class of three teaching texts costs, as the text has it and as this package has it.
 
-The texts' classes are written anew in tests/textbook/texts.py, with the same operations of NumPy.
+The texts' classes are written anew in tests/texts.py, with the same operations of NumPy.
 What is timed is one turn: forward and backward of a layer or loss, an update of an optimizer.
 Whole scripts of the texts are timed by textbook_scripts.py.
 """
@@ -20,7 +20,7 @@ import harness
 from dropwise.textbook import cs231n, dlfs, nnfs
 from harness import Case, Contender, Goal, Question
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "textbook"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import texts
 
 SIZES = ((3, 4), (32, 100), (100, 100))

@@ -24,7 +24,7 @@ _MANY_ROWS = 64  # if there are so many of them
 
 # Taken when this is imported: what a script puts into NumPy's place (as ``nnfs.init()`` does with
 # ``np.dot``) is meant for its own lines.
-_ndarray, _maximum, _sum = np.ndarray, np.maximum.reduce, np.add.reduce
+_ndarray, _tanh, _maximum, _sum = np.ndarray, np.tanh, np.maximum.reduce, np.add.reduce
 
 
 def _multiply(a: Array, b: Array, bias: Array | None = None) -> Array:
@@ -84,6 +84,18 @@ def relu(x: ArrayLike) -> Array:
     if type(x) is _ndarray and x.size <= FEW_ELEMENTS:
         return np.maximum(x, 0)
     return _arrays.apply_relu(_arguments.as_input(x, keep_integers=True), None)[0]
+
+
+def sigmoid(x: Array) -> Array:
+    """``1 / (1 + exp(-x))``, which does not overflow."""
+    if x.size <= FEW_ELEMENTS:
+        y: Array = 0.5 * _tanh(0.5 * x) + 0.5
+        return y
+    y = x * 0.5
+    _tanh(y, out=y)
+    y *= 0.5
+    y += 0.5
+    return y
 
 
 def softmax(x: Array) -> Array:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from dropwise import _arguments
 from dropwise._backends.protocol import Array
-from dropwise.textbook._compute import affine, product, softmax, weight_gradients
+from dropwise.textbook._compute import affine, product, sigmoid, softmax, weight_gradients
 from dropwise.textbook._shared import (
     MaskAttribute,
     MaskRecord,
@@ -170,8 +170,7 @@ class Sigmoid(_Layer):
         self.out: Array | None = None
 
     def forward(self, x: ArrayLike) -> Array:
-        out: Array = 0.5 * np.tanh(0.5 * np.asarray(x)) + 0.5  # does not overflow
-        self.out = out
+        self.out = out = sigmoid(x if type(x) is np.ndarray else np.asarray(x))
         return out
 
     def backward(self, dout: Any) -> Array:
