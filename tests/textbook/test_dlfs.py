@@ -139,17 +139,17 @@ def test_softmax_with_loss_is_the_books_formula(one_hot):
     y = np.exp(x) / np.exp(x).sum(axis=1, keepdims=True)
     last = dlfs.SoftmaxWithLoss()
     loss = last.forward(x, target if one_hot else t)
-    assert_close(loss, -np.log((y * target).sum(axis=1) + 1e-7).mean())
+    assert_close(loss, -np.log((y * target).sum(axis=1)).mean())
     assert last.loss == loss
     assert_close(last.y, y)
     assert_close(last.backward(), (y - target) / 8)
     assert_close(
-        last.forward(x[0], target[0]), -np.log(y[0] @ target[0] + 1e-7)
+        last.forward(x[0], target[0]), -np.log(y[0] @ target[0])
     )  # one sample, as a vector
 
 
 def test_a_network_passes_the_books_gradient_check(backend):
-    params = {"W1": numbers(6, 7), "b1": numbers(7), "W2": numbers(7, 4) / 4, "b2": numbers(4)}
+    params = {"W1": numbers(6, 7), "b1": numbers(7), "W2": numbers(7, 4), "b2": numbers(4)}
     dropout = dlfs.Dropout(0.3)
     layers = [
         dlfs.Affine(params["W1"], params["b1"]),
@@ -173,5 +173,5 @@ def test_a_network_passes_the_books_gradient_check(backend):
         dout = layer.backward(dout)
     found = {"W1": layers[0].dW, "b1": layers[0].db, "W2": layers[3].dW, "b2": layers[3].db}
     for name, value in params.items():
-        assert_close(found[name], gradient_by_differences(loss, value), 1e-5)
-    assert_close(dout, gradient_by_differences(loss, x), 1e-5)
+        assert_close(found[name], gradient_by_differences(loss, value), 1e-6)
+    assert_close(dout, gradient_by_differences(loss, x), 1e-6)

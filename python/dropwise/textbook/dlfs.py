@@ -278,6 +278,7 @@ class SoftmaxWithLoss(_Layer):
     Attributes
     ----------
     loss : float
+        Without the 1e-7 that later editions add to a probability before its logarithm.
     y : ndarray
         The probabilities of the last forward.
     t : ndarray
@@ -291,14 +292,19 @@ class SoftmaxWithLoss(_Layer):
         self.t: Any = None
 
     def forward(self, x: ArrayLike, t: ArrayLike) -> Any:
+        x = np.asarray(x)
         self.t = t = np.asarray(t)
-        self.y = y = softmax(np.asarray(x))
+        self.y = y = softmax(x)
         if y.ndim == 1:
-            y, t = y[None], t.reshape(1, -1)
-        label = t.argmax(axis=1) if t.size == y.size else t
-        likelihood = y[np.arange(len(y)), label]
-        likelihood += 1e-7
-        self.loss = loss = -np.add.reduce(np.log(likelihood), None) / len(y)
+            x, y, t = x[None], y[None], t.reshape(1, -1)
+        at = np.arange(len(y)), t.argmax(axis=1) if t.size == y.size else t
+        likelihood = y[at]
+        if likelihood.all():
+            log_likelihood = np.log(likelihood)
+        else:  # some are smaller than the smallest number
+            shifted = x - x.max(axis=1, keepdims=True)
+            log_likelihood = shifted[at] - np.log(np.exp(shifted).sum(axis=1))
+        self.loss = loss = -np.add.reduce(log_likelihood, None) / len(y)
         return loss
 
     def backward(self, dout: Any = 1) -> Array:
