@@ -42,13 +42,22 @@ import numpy as np
 seed, script, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 here = os.path.dirname(os.path.abspath(script))
 sys.path[:0] = [here, os.path.dirname(here), folder]
-for name in ("cv2", "turtle", "google", "google.colab"):
+for name in ("cv2", "imageio", "turtle"):
     try:
         __import__(name)
     except Exception:
         module = sys.modules[name] = types.ModuleType(name)
         module.__getattr__ = lambda name: None
 warnings.simplefilter("ignore")
+import builtins
+builtins.xrange = range
+reshape = np.reshape
+np.reshape = lambda a, shape=None, newshape=None: reshape(a, shape or newshape)
+try:
+    import scipy.misc
+    scipy.misc.imread = scipy.misc.imresize = None  # of SciPy before 1.2
+except ImportError:
+    pass
 for name, kind in (("float", float), ("int", int), ("bool", bool)):
     if name not in np.__dict__:  # of NumPy before 1.24
         setattr(np, name, kind)
@@ -73,6 +82,28 @@ def digits(root: Path) -> None:
         (folder / "mnist.pkl").write_bytes(pickle.dumps(data))
 
 
+CLOTHES = """
+def images():
+    import numpy as np
+    rng = np.random.default_rng(0)
+    means = rng.integers(0, 256, (10, 28, 28))
+    parts = []
+    for count in (2000, 500):
+        y = rng.integers(0, 10, count).astype("uint8")
+        noise = 300 * rng.standard_normal((count, 28, 28))
+        parts += [np.clip(means[y] + noise, 0, 255).astype("uint8"), y]
+    return parts
+"""
+
+
+def clothes(root: Path) -> None:
+    """Made-up images in the place of Fashion-MNIST's, and the reader's saved models at hand."""
+    (root / "made_up.py").write_text(CLOTHES, encoding="utf-8")
+    for folder in root.glob("code_snippets"):
+        for saved in [*root.glob("*.model"), *root.glob("*.parms")]:
+            shutil.copy(saved, folder)
+
+
 def words(root: Path) -> None:
     """A made-up text of 60 words in the place of the Penn Treebank."""
     rng = np.random.default_rng(0)
@@ -92,7 +123,7 @@ PICTURES = """
 def get_CIFAR10_data(*args, **kwargs):
     import numpy as np
     rng = np.random.default_rng(0)
-    means = 2 * rng.standard_normal((10, 3, 32, 32))
+    means = 0.5 * rng.standard_normal((10, 3, 32, 32))
     data = {}
     for name, n in (("train", 600), ("val", 300), ("test", 300)):
         data["y_" + name] = labels = rng.integers(0, 10, n)
@@ -115,15 +146,32 @@ class Judge:
     commit: str
     year: int  # that the script is of
     line: str
-    where: str  # the file that gets the line, under its classes
+    where: str | tuple[str, ...]  # the files that get the line, under their classes
     scripts: tuple[str, ...]
     data: Callable[[Path], None] | None = None
     replace: tuple[tuple[str, str], ...] = ()  # patterns in the scripts
     second: str = ""  # the second line, for a script with an initialisation of its own
 
 
-EPOCHS = (r"\b10001\b", "1001"), (r"epochs\s*=\s*10000\b", "epochs=1000")
-SHORT = ((r"epochs\s*=\s*301", "epochs=61"),)
+EPOCHS = (r"\b10_?001\b", "1001"), (r"epochs\s*=\s*10000\b", "epochs=1000")
+IMAGES = r"(?<!def )create_(data_mnist|mnist_data)\([^)]*\)", '__import__("made_up").images()'
+SAVED = (
+    r"(?m)^model = Model.load.*",
+    "train_new_model('p')\ncreate_and_load_model('p')\nmodel = Model.load('fashion_mnist.model')\n"
+    "model.evaluate(X_test, y_test)\nraise SystemExit",
+)
+SNIPPETS = "mattcoulter7/Neural-Networks-From-Scratch-in-Python", "1670a9f", 2022, NNFS
+CLASSES = tuple(
+    f"code_snippets/{name}.py"
+    for name in (
+        "Activation_ReLU", "Activation_Softmax", "Layer_Dense", "Layer_Dropout", "Optimizer_Adam",
+        "Activation_Softmax_Loss_CategoricalCrossentropy", "Loss_CategoricalCrossentropy",
+    )
+)  # fmt: skip
+PAGES = tuple(f"code_snippets/page-{n}.py" for n in (500, 510, 598, 607, 610, 615, 621))
+WEIGHTS = "Layer_Dense.weight_scale = 0.1"
+HX = "HX-1234/Neural-Networks-from-Scratch-in-Python", "5026e7d", 2023
+LAYERS_ONLY = "from dropwise.textbook.nnfs import Activation_ReLu, Dropout, Layer_Dense"
 WORDS = (
     (r"(wordvec_size|hidden_size) = 650", r"\1 = 64"),
     (r"max_epoch = 40", "max_epoch = 4"),
@@ -133,16 +181,32 @@ NOTEBOOK = "assignment2/Dropout.ipynb"
 LAYERS = "assignment2/cs231n/layers.py"
 FIRST = ("ch05/gradient_check.py", "ch06/overfit_dropout.py")
 SECOND = ("ch06/train_better_rnnlm.py",)
-BOOK = "common/layers.py", FIRST, digits, SHORT
+BOOK = "common/layers.py", FIRST, digits
 BOOK_2 = "common/time_layers.py", SECOND, words, WORDS
 
 JUDGES = [
     # Neural Networks from Scratch
+    Judge("mikecon94/NNFS", "01e629a", 2021, NNFS, "examples/classification.py",
+          ("examples/classification.py",), replace=EPOCHS),
+    Judge("mikecon94/NNFS", "01e629a", 2021, NNFS, "neural-network.py", ("neural-network.py",),
+          clothes, (IMAGES, SAVED)),
     Judge("dpflores/nnfs", "7cbe393", 2022, NNFS, "mynnfs.py",
-          ("p14_regularization.py", "p15_dropout.py"), replace=EPOCHS),
-    Judge("dpflores/nnfs", "7cbe393", 2022, NNFS, "mynnfs.py",
-          ("p16_binary_logistic_regression.py", "p17_1_regression.py",
-           "p17_2_regression_more_layers.py"), replace=EPOCHS),
+          ("p14_regularization.py", "p15_dropout.py", "test.py"), replace=EPOCHS),
+    Judge(*SNIPPETS, CLASSES, PAGES, clothes, (*EPOCHS, IMAGES)),
+    Judge("TheRealAakash/NNFS", "cf09fca", 2023, NNFS, "Network/full.py", ("Network/full.py",),
+          replace=EPOCHS),
+    Judge(*HX, NNFS, "8Dropout/NNFS_version8.py", ("8Dropout/NNFS_version8.py",), replace=EPOCHS),
+    Judge(*HX, NNFS, "9Regression/NNFS_version9.py", ("9Regression/NNFS_version9.py",),
+          replace=EPOCHS, second=WEIGHTS),
+    Judge(*HX, LAYERS_ONLY, "10Model/NNFS_version10.py", ("10Model/NNFS_version10.py",),
+          replace=EPOCHS, second=WEIGHTS),
+    Judge("Al04ni/Neural-Networks-from-Scratch-in-Python", "51977d2", 2025, NNFS,
+          "15_Dropout/02_Backward_Pass/main.py", ("15_Dropout/02_Backward_Pass/main.py",),
+          replace=EPOCHS),
+    Judge("Al04ni/Neural-Networks-from-Scratch-in-Python", "51977d2", 2025, NNFS,
+          "18_Model_Object/main.py", ("18_Model_Object/main.py",), replace=EPOCHS),
+    Judge("Al04ni/Neural-Networks-from-Scratch-in-Python", "51977d2", 2025, NNFS,
+          "20_Model_Evaluation/main.py", ("20_Model_Evaluation/main.py",), clothes, (IMAGES,)),
     # Deep Learning from Scratch
     Judge("TanUkkii007/learning-deep-learning-from-scratch", "3a43a90", 2016, DLFS, *BOOK),
     Judge("kgsn1763/deep-learning-from-scratch", "c0871c7", 2017, DLFS, *BOOK),
@@ -177,7 +241,9 @@ def as_script(notebook: Path) -> Path:
     cells = json.loads(notebook.read_text(encoding="utf-8"))
     cells = cells.get("cells") or cells["worksheets"][0]["cells"]
     code = ["".join(c.get("source", c.get("input", ""))) for c in cells if c["cell_type"] == "code"]
-    lines = [line for line in "\n".join(code).split("\n") if not re.match(r"\s*[%!]", line)]
+    code = [cell for cell in code if "google.colab" not in cell]
+    unwanted = re.compile(r"\s*[%!]|from __future__")
+    lines = [line for line in "\n".join(code).split("\n") if not unwanted.match(line)]
     script = notebook.with_suffix(".py")
     script.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return script
@@ -224,7 +290,8 @@ def run(judge: Judge, script: str, checkout: Path, swapped: bool, seed: int) -> 
         if judge.data:
             judge.data(root)
         if swapped:
-            put(f"{judge.line}\n{judge.second}", root / judge.where)
+            for file in (judge.where,) if isinstance(judge.where, str) else judge.where:
+                put(f"{judge.line}\n{judge.second}", root / file)
         stand_ins = Path(folder) / "modules"
         stand_ins.mkdir()
         environment = os.environ | {"MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
@@ -244,7 +311,9 @@ def figures(printed: str) -> list[str]:
     if printed.startswith("failed"):
         return [printed]
     lines = [line.strip() for line in re.split(r"[\r\n]", printed) if re.search(r"\d", line)]
-    return lines[-4:]
+    errors = [float(e) for e in re.findall(r"relative error: +([\d.e+-]+)", printed)]
+    worst = [f"largest of {len(errors)} relative errors: {max(errors):.1e}"] if errors else []
+    return worst + lines[-3:]
 
 
 def main() -> None:
