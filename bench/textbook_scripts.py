@@ -1,11 +1,11 @@
 """What the teaching texts' own scripts cost with their classes and with ours under the same names.
 
-    python3 bench/textbooks.py --nnfs-book DIR --dlfs DIR --cs231n DIR
-    python3 bench/textbooks.py ... --agree     # whole runs instead: do the results agree?
+    python3 bench/textbook_scripts.py --nnfs-book DIR --dlfs DIR --cs231n DIR
+    python3 bench/textbook_scripts.py ... --agree     # whole runs instead: do the results agree?
 
-The folders are checkouts of public repositories (docs/textbooks.md says which); a text whose folder
-is not given is left out.  Nothing of them is part of this project.  *Neural Networks from Scratch*
-also needs the package nnfs from PyPI, and the course's code the package future.
+The folders are checkouts of public repositories (docs/textbooks-judged.md says which); a text whose
+folder is not given is left out.  Nothing of them is part of this project.  *Neural Networks from
+Scratch* also needs the package nnfs from PyPI, and the course's code the package future.
 
 An epoch of each: chapter 15's loop body; three training steps of the overfitting experiment with
 six hidden layers, and the evaluation on its test set; five steps of the dropout notebook's
@@ -446,7 +446,7 @@ def goal(what: str, ours: str, floor: float, aim: float, title: str = "") -> Goa
 
 
 QUESTION = Question(
-    name="textbooks",
+    name="textbook_scripts",
     text=(__doc__ or "").partition("\n")[0],
     cases=cases,
     arguments=arguments,
