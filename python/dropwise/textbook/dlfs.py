@@ -173,13 +173,14 @@ class Sigmoid(_Layer):
         self.out = out = sigmoid(x if type(x) is np.ndarray else np.asarray(x))
         return out
 
-    def backward(self, dout: Any) -> Array:
+    def backward(self, dout: ArrayLike) -> Array:
         out = self.out
         if out is None:
             raise RuntimeError("Sigmoid: backward was called before forward")
         dx: Array = 1.0 - out
         dx *= out
-        return np.asarray(dx * dout)
+        dx = dx * dout
+        return dx
 
 
 class Affine(_Layer):
