@@ -169,6 +169,7 @@ CLASSES = tuple(
     )
 )  # fmt: skip
 PAGES = tuple(f"code_snippets/page-{n}.py" for n in (500, 510, 598, 607, 610, 615, 621))
+WHOLE = ((r"(\bN|num_train) / ", r"\1 // "),)  # of Python 2
 WEIGHTS = "Layer_Dense.weight_scale = 0.1"
 HX = "HX-1234/Neural-Networks-from-Scratch-in-Python", "5026e7d", 2023
 LAYERS_ONLY = "from dropwise.textbook.nnfs import Activation_ReLu, Dropout, Layer_Dense"
@@ -223,7 +224,8 @@ JUDGES = [
     Judge("Nokomon/deep-learning-from-scratch", "e9cabff", 2022, DLFS, *BOOK_2),
     Judge("inomata137/deep-learning-from-scratch-2", "2bb2971", 2023, DLFS, *BOOK_2),
     # CS231n
-    Judge("Casey1203/cs231n-2016", "92df4fc", 2016, COURSE_2017, LAYERS, (NOTEBOOK,), pictures),
+    Judge("Casey1203/cs231n-2016", "92df4fc", 2016, COURSE_2017, LAYERS, (NOTEBOOK,), pictures,
+          WHOLE),
     Judge("Burton2000/CS231n-2017", "0a0bd01", 2017, COURSE_2017, LAYERS, (NOTEBOOK,), pictures),
     Judge("Aneureka/cs231n-assignments-2018", "cb4b294", 2018, COURSE, LAYERS, (NOTEBOOK,),
           pictures),
@@ -288,7 +290,8 @@ def run(judge: Judge, script: str, checkout: Path, swapped: bool, seed: int) -> 
         if path.suffix == ".ipynb":
             path = as_script(path)
         to_python_3(root if judge.year < 2018 else path.parent)
-        for each in (path, root / "common" / "config.py"):
+        known = "common/config.py", "assignment2/cs231n/solver.py"
+        for each in (path, *(root / name for name in known)):
             for pattern, new in judge.replace if each.exists() else ():
                 text = re.sub(pattern, new, each.read_text(encoding="utf-8"))
                 each.write_text(text, encoding="utf-8")
