@@ -17,7 +17,16 @@ from typing import Any
 
 import harness
 
-QUESTIONS = ("dropout", "spiral", "dense", "choice", "train", "threads", "textbooks")
+QUESTIONS = (
+    "dropout",
+    "spiral",
+    "dense",
+    "choice",
+    "train",
+    "threads",
+    "textbooks",
+    "textbook_scripts",
+)
 BEGIN, END = "<!-- numbers: made by bench/report.py -->", "<!-- end of numbers -->"
 
 

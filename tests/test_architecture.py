@@ -26,7 +26,7 @@ PYTHON_ORDER = [
     ["functional", "_config"],
     ["_arrays", "_updates"],
     ["_arguments"],
-    ["_dtypes", "_memory", "random"],
+    ["_dtypes", "_memory", "random", "_updates"],
     ["_backends"],
     ["_threadpoolctl"],
     ["_native", "_version"],

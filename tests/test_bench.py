@@ -20,7 +20,9 @@ def _run(script: str, *arguments: str) -> str:
     return run.stdout
 
 
-@pytest.mark.parametrize("name", ["dropout", "dense", "choice", "spiral", "train", "threads"])
+@pytest.mark.parametrize(
+    "name", ["dropout", "dense", "choice", "spiral", "train", "threads", "textbooks"]
+)
 def test_a_bench_checks_and_times_all_its_contenders(name, tmp_path):
     for needed in ("rich", "threadpoolctl", "dropwise._native"):
         require(needed)
@@ -56,9 +58,9 @@ def test_the_costs_of_all_strategies_are_fitted():
         assert sum(cost > 0 for cost in own) >= 6
 
 
-def test_the_bench_of_the_texts_asks_for_a_checkout(tmp_path):
+def test_the_bench_of_the_texts_scripts_asks_for_a_checkout(tmp_path):
     require("rich")
-    command = [sys.executable, str(BENCH / "textbooks.py"), "--results", str(tmp_path)]
+    command = [sys.executable, str(BENCH / "textbook_scripts.py"), "--results", str(tmp_path)]
     run = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert run.returncode == 1
     assert "--nnfs-book, --dlfs, --cs231n" in run.stderr

@@ -7,6 +7,7 @@ import functools
 import numpy as np
 import pytest
 
+import texts
 from dropwise.textbook import cs231n
 from gradients import gradient_by_differences
 from samples import assert_close, numbers
@@ -78,12 +79,25 @@ def test_bad_parameters_are_named(param, message):
         cs231n.dropout_forward(np.ones(3), param)
 
 
-def test_seed_leaves_numpys_generator_alone():
-    np.random.seed(0)  # noqa: NPY002
-    expected = np.random.rand(3)  # noqa: NPY002
-    np.random.seed(0)  # noqa: NPY002
-    cs231n.dropout_forward(np.ones(9), {"mode": "train", "p": 0.5, "seed": 123})
-    np.testing.assert_array_equal(np.random.rand(3), expected)  # noqa: NPY002
+@pytest.mark.parametrize("seed", [123, np.int64(7), [1, 2], np.array([5, 6], np.uint32)])
+def test_seed_fixes_the_mask_and_seeds_numpys_generator(seed):
+    param = {"mode": "train", "p": 0.5, "seed": seed}
+    x, found = np.ones(300), []
+    for forward in (texts.cs231n_dropout_forward, cs231n.dropout_forward):
+        pair = []
+        for before in (0, 1):
+            np.random.seed(before)  # noqa: NPY002
+            out, _ = forward(x, param)
+            pair.append((out.tolist(), np.random.rand(3).tolist()))  # noqa: NPY002
+        assert pair[0] == pair[1]
+        found.append(pair[0][0])
+    assert found[0] != found[1]  # the masks are others
+
+
+def test_a_seed_of_none_is_a_new_mask_each_time():
+    param = {"mode": "train", "p": 0.5, "seed": None}
+    outs = [cs231n.dropout_forward(np.ones(300), param)[0] for _ in range(2)]
+    assert not np.array_equal(*outs)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -111,11 +125,3 @@ def test_affine_and_relu_are_the_courses_formulas(backend, shape):
     before = dout.copy()
     np.testing.assert_array_equal(cs231n.relu_backward(dout, cache), dout * (a > 0))
     np.testing.assert_array_equal(dout, before)
-
-    both, cache = cs231n.affine_relu_forward(x, w, b)
-    np.testing.assert_array_equal(both, out)
-    dx, dw_, db = cs231n.affine_relu_backward(dout, cache)
-    dz = dout * (a > 0)
-    assert_close(dx.reshape(4, 12), dz @ w.T)
-    assert_close(dw_, rows.T @ dz)
-    assert_close(db, dz.sum(axis=0))

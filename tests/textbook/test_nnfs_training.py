@@ -14,6 +14,7 @@ def test_the_chapters_listing(backend, wiring):
     """The text's training script with its short names, in our words and for fewer epochs."""
     np.random.seed(0)  # noqa: NPY002
     points, classes = nnfs.spiral_data(samples=400, classes=3)
+    points = points.astype(np.float32)
     order = np.arange(len(points))
     np.random.shuffle(order)  # noqa: NPY002
     points, classes = points[order], classes[order]

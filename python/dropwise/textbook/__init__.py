@@ -3,7 +3,7 @@
 ========  ==============================================
 `dlfs`    *Deep Learning from Scratch*, ``common/layers.py``
 `nnfs`    *Neural Networks from Scratch in Python*
-`cs231n`  the course's assignments
+`cs231n`  the course's assignments (`cs231n_2017`: the editions of 2016 and 2017)
 ========  ==============================================
 
 Only names and conventions live here; ``docs/textbooks.md`` says for each text what stays and what

@@ -1,7 +1,8 @@
 """The course's functions for dropout and fully connected layers over this package.
 
-Put ``from dropwise.textbook.cs231n import *`` under the ``import`` lines of ``cs231n/layers.py``'s
-users: ``cs231n/layer_utils.py`` and ``cs231n/classifiers/fc_net.py``.
+Put ``from dropwise.textbook.cs231n import *`` at the end of ``cs231n/layers.py``.  In the editions
+of 2016 and 2017, where "p" is the probability of dropping, it is
+``from dropwise.textbook.cs231n_2017 import *``.
 """
 
 from __future__ import annotations
@@ -9,22 +10,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from dropwise import _arguments, _arrays, functional
+import numpy as np
+
 from dropwise._backends.protocol import Array
 from dropwise.random import key_from_seed
+from dropwise.textbook._compute import affine, product, relu, weight_gradients
 from dropwise.textbook._shared import (
-    MaskRecord,
-    masked_gradient,
+    dropout_and_factors,
+    fresh_key,
     multiply_by_mask,
-    training_dropout,
-    weight_gradients,
+    relu_gradient,
 )
 
 __all__ = [
     "affine_backward",
     "affine_forward",
-    "affine_relu_backward",
-    "affine_relu_forward",
     "dropout_backward",
     "dropout_forward",
     "relu_backward",
@@ -45,11 +45,10 @@ def dropout_forward(
     x : ndarray
     dropout_param : mapping
         "p", the probability that an element is **kept**, as in recent editions of the course;
-        "mode", "train" or "test"; "seed", optional: fixes the mask.
+        "mode", "train" or "test"; "seed", optional: whatever ``np.random.seed`` takes.
     p_is : {"keep", "drop"}
-        "drop" for an old edition, where "p" was the probability that an element is dropped.  All of
-        such a script is switched by
-        ``dropout_forward = functools.partial(cs231n.dropout_forward, p_is="drop")``.
+        "drop" for an edition where "p" is the probability that an element is dropped.  Its scripts
+        get that by ``from dropwise.textbook.cs231n_2017 import *``.
 
     Returns
     -------
@@ -60,9 +59,8 @@ def dropout_forward(
 
     Notes
     -----
-    "seed" decides this mask and leaves NumPy's global generator alone, which the course's own
-    functions seed.  Without "seed" the key comes from that generator, so that ``np.random.seed``
-    repeats a run.
+    "seed" decides this mask and seeds NumPy's global generator, as in the course.  Without "seed"
+    the key comes from that generator, so that ``np.random.seed`` repeats a run.
 
     Examples
     --------
@@ -84,41 +82,49 @@ def dropout_forward(
     if mode != "train":
         raise ValueError(f"dropout_param['mode'] must be 'train' or 'test', got {mode!r}")
     rate = 1.0 - p if p_is == "keep" else p
-    seed = dropout_param.get("seed")
-    out, record = training_dropout(
-        x, rate, "inverted", None if seed is None else key_from_seed(seed)
-    )
-    mask = record.factors(out.dtype)
-    return out.astype(x.dtype, copy=False), (dropout_param, mask)
+    key = None
+    if "seed" in dropout_param:
+        key = _seeded(dropout_param["seed"])
+    out, mask = dropout_and_factors(x, rate, key)
+    return out if out.dtype is x.dtype else out.astype(x.dtype), (dropout_param, mask)
+
+
+def _seeded(seed: Any) -> int | None:
+    """The key of a seed, which goes to NumPy's global generator as well."""
+    np.random.seed(seed)  # noqa: NPY002
+    if seed is None:
+        return None
+    return key_from_seed(seed) if np.ndim(seed) == 0 else fresh_key()
 
 
 def dropout_backward(dout: Array, cache: DropoutCache) -> Array:
     """The gradient with respect to `x`: `dout` times the mask, or `dout` itself in test mode."""
-    mask = cache[1]
-    return dout if mask is None else multiply_by_mask(dout, mask)
+    dropout_param, mask = cache
+    if mask is None or dropout_param["mode"] == "test":
+        return dout
+    return multiply_by_mask(dout, mask)
 
 
 def affine_forward(x: Array, w: Array, b: Array) -> tuple[Array, AffineCache]:
     """``x.reshape(N, D) @ w + b``, and the cache (x, w, b)."""
-    return functional.matmul(x.reshape(x.shape[0], -1), w, bias=b), (x, w, b)
+    return affine(x.reshape(x.shape[0], -1), w, b), (x, w, b)
 
 
 def affine_backward(dout: Array, cache: AffineCache) -> tuple[Array, Array, Array]:
     """Gradients with respect to x, w and b."""
     x, w, _ = cache
-    dx = functional.matmul(dout, w.T).reshape(x.shape)
+    dx = product(dout, w.T).reshape(x.shape)
     return dx, *weight_gradients(x.reshape(x.shape[0], -1), dout)
 
 
 def relu_forward(x: Array) -> tuple[Array, Array]:
     """``max(x, 0)``, and the cache x."""
-    return functional.relu(x), x
+    return relu(x), x
 
 
 def relu_backward(dout: Array, cache: Array) -> Array:
     """`dout` where x was positive, 0 elsewhere."""
-    _, bits = _arrays.apply_relu(_arguments.as_input(cache, keep_integers=True), None)
-    return masked_gradient(dout, MaskRecord(bits, cache.shape))
+    return relu_gradient(dout, cache)
 
 
 def affine_relu_forward(x: Array, w: Array, b: Array) -> tuple[Array, tuple[AffineCache, Array]]:

@@ -1,29 +1,41 @@
-"""The layers of *Deep Learning from Scratch* (its ``common/layers.py``) over this package.
+"""The layers of *Deep Learning from Scratch*, both volumes, over this package.
 
-Change ``from common.layers import *`` to ``from dropwise.textbook.dlfs import *``, or put the
-second line under the first to keep the book's other layers.
+Put ``from dropwise.textbook.dlfs import *`` under ``from common.layers import *`` (or under ``from
+common.time_layers import *`` of the second volume): the book's other layers and functions stay.
 """
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from typing import Any
 
-from dropwise import _arguments, _arrays, functional
+import numpy as np
+from numpy.typing import ArrayLike
+
+from dropwise import _arguments
 from dropwise._backends.protocol import Array
-from dropwise.losses import SoftmaxCrossEntropy
+from dropwise.textbook._compute import affine, product, sigmoid, softmax, weight_gradients
 from dropwise.textbook._shared import (
+    MaskAttribute,
     MaskRecord,
+    TextObject,
     masked_gradient,
     multiply_by_mask,
+    relu_mask,
     training_dropout,
-    weight_gradients,
 )
 
-__all__ = ["Affine", "Dropout", "Relu", "Sigmoid", "SoftmaxWithLoss"]
+__all__ = ["Affine", "Dropout", "Relu", "Sigmoid", "SoftmaxWithLoss", "TimeDropout"]
 
 
-class Dropout:
+class _Layer(TextObject):
+    """A layer as a network of the second volume sees it: here one without parameters."""
+
+    def __init__(self) -> None:
+        self.params: list[Array] = []
+        self.grads: list[Array] = []
+
+
+class Dropout(_Layer):
     """Dropout as the book has it: nothing is scaled in training, everything at inference.
 
     Parameters
@@ -54,40 +66,71 @@ class Dropout:
     array([0. , 0. , 0.2, 0. , 0.4])
     """
 
+    mask: Any = MaskAttribute(MaskRecord.kept)
+
     def __init__(self, dropout_ratio: float = 0.5) -> None:
+        super().__init__()
         self.dropout_ratio = dropout_ratio
-        self._record: MaskRecord | None = None
-        self._mask: NDArray[np.bool_] | None = None  # once someone has asked for it, or set it
+        self.mask = None
 
     def forward(self, x: ArrayLike, train_flg: bool = True) -> Array:
         """`x` where the mask keeps; at inference ``x * (1 - dropout_ratio)``."""
-        if not train_flg:
-            x = _arguments.as_input(x, keep_integers=False)
-            return np.asarray(x * x.dtype.type(1.0 - self.dropout_ratio))
-        y, self._record = training_dropout(x, self.dropout_ratio, "vanilla")
-        self._mask = None
-        return y
+        if train_flg:
+            y, self.__dict__["mask"] = training_dropout(x, self.dropout_ratio, "vanilla")
+            return y
+        x = _arguments.as_input(x, keep_integers=False)
+        return np.asarray(x * x.dtype.type(1.0 - self.dropout_ratio))
 
     def backward(self, dout: ArrayLike) -> Array:
         """`dout` where the mask of the last training forward kept, 0 elsewhere."""
-        if self._mask is not None:
-            return multiply_by_mask(dout, self._mask)
-        if self._record is None:
-            raise RuntimeError("Dropout: backward was called before a training forward")
-        return masked_gradient(dout, self._record)
-
-    @property
-    def mask(self) -> NDArray[np.bool_] | None:
-        if self._mask is None and self._record is not None:
-            self._mask = _arrays.unpack_bits(self._record.bits, self._record.shape)
-        return self._mask
-
-    @mask.setter
-    def mask(self, value: NDArray[np.bool_] | None) -> None:
-        self._mask, self._record = value, None
+        return _masked(self, dout)
 
 
-class Relu:
+def _masked(layer: Dropout | TimeDropout, dout: ArrayLike) -> Array:
+    mask = layer.__dict__.get("mask")
+    if type(mask) is MaskRecord:
+        return masked_gradient(dout, mask)
+    if mask is None:
+        name = type(layer).__name__
+        raise RuntimeError(f"{name}: backward was called before a training forward")
+    return multiply_by_mask(dout, mask)
+
+
+class TimeDropout(_Layer):
+    """Dropout between the time layers of the second volume: inverted, switched by `train_flg`.
+
+    Parameters
+    ----------
+    dropout_ratio : float in [0, 1]
+        Probability that an element is dropped.
+
+    Attributes
+    ----------
+    train_flg : bool
+        False: `forward` gives `xs` itself.
+    mask : ndarray, or None before the first training forward
+        What the last training forward multiplied with: 0, or ``1 / (1 - dropout_ratio)``.
+    """
+
+    mask: Any = MaskAttribute(MaskRecord.factors)
+
+    def __init__(self, dropout_ratio: float = 0.5) -> None:
+        super().__init__()
+        self.dropout_ratio = dropout_ratio
+        self.mask = None
+        self.train_flg = True
+
+    def forward(self, xs: Array) -> Array:
+        if not self.train_flg:
+            return xs
+        y, self.__dict__["mask"] = training_dropout(xs, self.dropout_ratio, "inverted")
+        return y
+
+    def backward(self, dout: ArrayLike) -> Array:
+        return _masked(self, dout)
+
+
+class Relu(_Layer):
     """``max(x, 0)``.
 
     Attributes
@@ -96,96 +139,147 @@ class Relu:
         True where the last `x` was not positive, that is where the gradient is 0.  May be assigned.
     """
 
+    mask: Any = MaskAttribute(MaskRecord.dropped)
+
     def __init__(self) -> None:
-        self._record: MaskRecord | None = None
-        self._mask: NDArray[np.bool_] | None = None
+        super().__init__()
+        self.mask = None
 
     def forward(self, x: ArrayLike) -> Array:
         """`x` where it is positive, 0 elsewhere."""
-        out, bits = _arrays.apply_relu(_arguments.as_input(x, keep_integers=True), None)
-        self._record, self._mask = MaskRecord(bits, out.shape), None
-        return out
+        y, self.__dict__["mask"] = relu_mask(x)
+        return y
 
     def backward(self, dout: ArrayLike) -> Array:
         """`dout` where the last `x` was positive.  `dout` itself stays as it is."""
-        if self._mask is not None:
-            return multiply_by_mask(dout, ~self._mask)
-        if self._record is None:
+        mask = self.__dict__.get("mask")
+        if type(mask) is MaskRecord:
+            return masked_gradient(dout, mask)
+        if mask is None:
             raise RuntimeError("Relu: backward was called before forward")
-        return masked_gradient(dout, self._record)
-
-    @property
-    def mask(self) -> NDArray[np.bool_] | None:
-        if self._mask is None and self._record is not None:
-            self._mask = ~_arrays.unpack_bits(self._record.bits, self._record.shape)
-        return self._mask
-
-    @mask.setter
-    def mask(self, value: NDArray[np.bool_] | None) -> None:
-        self._mask, self._record = value, None
-
-
-class Sigmoid:
-    """``1 / (1 + exp(-x))``; `out` is the last result."""
-
-    def __init__(self) -> None:
-        self.out: Array | None = None
-
-    def forward(self, x: ArrayLike) -> Array:
-        x = np.asarray(x)
-        self.out = out = 0.5 * np.tanh(0.5 * x) + 0.5  # does not overflow
-        return out
-
-    def backward(self, dout: ArrayLike) -> Array:
-        if self.out is None:
-            raise RuntimeError("Sigmoid: backward was called before forward")
-        dx: Array = np.asarray(dout) * (1.0 - self.out) * self.out
+        dx = np.array(dout)
+        dx[mask] = 0
         return dx
 
 
-class Affine:
-    """``x @ W + b``; inputs of more dimensions are flattened to (N, -1).
+class Sigmoid(_Layer):
+    """``1 / (1 + exp(-x))``; `out` is the last result."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out: Array | None = None
+
+    def forward(self, x: ArrayLike) -> Array:
+        self.out = out = sigmoid(x if type(x) is np.ndarray else np.asarray(x))
+        return out
+
+    def backward(self, dout: ArrayLike) -> Array:
+        out = self.out
+        if out is None:
+            raise RuntimeError("Sigmoid: backward was called before forward")
+        dx: Array = 1.0 - out
+        dx *= out
+        dx = dx * dout
+        return dx
+
+
+class Affine(_Layer):
+    """``x @ W + b``; inputs of more dimensions are flattened to (N, -1) where that fits W.
 
     Parameters
     ----------
     W : ndarray, shape (D, M)
-    b : ndarray, shape (M,)
+    b : ndarray, shape (M,) or (1, M)
         Both are kept by reference: an optimizer changes them in place.
 
     Attributes
     ----------
+    W, b : ndarray
+        Also as `params`, the list of both.
     dW, db : ndarray
-        Gradients of the last backward.
+        Gradients of the last backward, new arrays each time.
+    grads : list of two ndarrays
+        The same gradients in arrays that stay, as the second volume's optimizers need them.
     """
 
     def __init__(self, W: Array, b: Array) -> None:
-        self.W = W
-        self.b = b
+        self.params = [W, b]
         self.x: Array | None = None
         self.original_x_shape: tuple[int, ...] | None = None
         self.dW: Array | None = None
         self.db: Array | None = None
 
     def forward(self, x: ArrayLike) -> Array:
+        w, b = self.params
         x = np.asarray(x)
-        self.original_x_shape = x.shape
-        self.x = x.reshape(x.shape[0], -1)
-        return functional.matmul(self.x, self.W, bias=self.b)
+        self.original_x_shape = shape = x.shape
+        if len(shape) > 2:
+            rows = x.reshape(shape[0], -1)
+            if rows.shape[1] == w.shape[0]:
+                x = rows
+        self.x = x
+        return affine(x, w, b)
 
     def backward(self, dout: ArrayLike) -> Array:
-        if self.x is None or self.original_x_shape is None:
+        x = self.x
+        if x is None or self.original_x_shape is None:
             raise RuntimeError("Affine: backward was called before forward")
         dout = np.asarray(dout)
-        self.dW, self.db = weight_gradients(self.x, dout)
-        return functional.matmul(dout, self.W.T).reshape(self.original_x_shape)
+        self.dW, self.db = weight_gradients(x, dout)
+        grads = self.__dict__.get("grads")
+        if grads is not None:
+            grads[0][...] = self.dW
+            grads[1][...] = self.db
+        dx = product(dout, self.params[0].T)
+        return dx if dx.shape == self.original_x_shape else dx.reshape(self.original_x_shape)
+
+    def __getattr__(self, name: str) -> Any:
+        """What is not there until it is asked for, or came from the first volume's class."""
+        known = self.__dict__
+        if name == "params" and "W" in known and "b" in known:
+            self.params = [known.pop("W"), known.pop("b")]
+            return self.params
+        if name == "grads" and self.params:
+            self.grads = [np.zeros_like(parameter) for parameter in self.params]
+            if self.dW is not None:
+                for kept, gradient in zip(self.grads, (self.dW, self.db), strict=True):
+                    kept[...] = gradient
+            return self.grads
+        if name in ("dW", "db", "original_x_shape"):  # the second volume's class has none
+            return None
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __getstate__(self) -> dict[str, Any]:
+        w, b = self.params
+        return super().__getstate__() | {"W": w, "b": b}
+
+    @property
+    def W(self) -> Array:
+        return self.params[0]
+
+    @W.setter
+    def W(self, value: Array) -> None:
+        self._set(0, value)
+
+    @property
+    def b(self) -> Array:
+        return self.params[1]
+
+    @b.setter
+    def b(self, value: Array) -> None:
+        self._set(1, value)
+
+    def _set(self, i: int, value: Array) -> None:
+        self.__dict__.setdefault("params", [None, None])[i] = value
 
 
-class SoftmaxWithLoss:
+class SoftmaxWithLoss(_Layer):
     """Softmax and mean cross-entropy.
 
     Attributes
     ----------
     loss : float
+        Without the 1e-7 that later editions add to a probability before its logarithm.
     y : ndarray
         The probabilities of the last forward.
     t : ndarray
@@ -193,21 +287,40 @@ class SoftmaxWithLoss:
     """
 
     def __init__(self) -> None:
-        self.loss: float | None = None
-        self.y: Array | None = None
-        self.t: Array | None = None
-        self._loss = SoftmaxCrossEntropy()
+        super().__init__()
+        self.loss: Any = None
+        self.y: Any = None
+        self.t: Any = None
 
-    def forward(self, x: ArrayLike, t: ArrayLike) -> float:
-        x, self.t = np.asarray(x), np.asarray(t)
-        scores = np.atleast_2d(x)
-        labels = self.t.reshape(scores.shape if self.t.size == scores.size else -1)
-        self.loss = loss = self._loss.forward(scores, labels)
-        self.y = self._loss.probabilities.reshape(x.shape)
+    def forward(self, x: ArrayLike, t: ArrayLike) -> Any:
+        x = np.asarray(x)
+        self.t = t = np.asarray(t)
+        self.y = y = softmax(x)
+        if y.ndim == 1:
+            x, y, t = x[None], y[None], t.reshape(1, -1)
+        at = np.arange(len(y)), t.argmax(axis=1) if t.size == y.size else t
+        likelihood = y[at]
+        if likelihood.all():
+            log_likelihood = np.log(likelihood)
+        else:  # some are smaller than the smallest number
+            shifted = x - x.max(axis=1, keepdims=True)
+            log_likelihood = shifted[at] - np.log(np.exp(shifted).sum(axis=1))
+        self.loss = loss = -np.add.reduce(log_likelihood, None) / len(y)
         return loss
 
-    def backward(self, dout: float = 1) -> Array:
-        """The gradient of the loss.  `dout` makes no difference, as in the book."""
-        if self.y is None:
+    def backward(self, dout: Any = 1) -> Array:
+        """The gradient of the loss, times `dout` as in the second volume."""
+        y, t = self.y, self.t
+        if y is None:
             raise RuntimeError("SoftmaxWithLoss: backward was called before forward")
-        return self._loss.backward().reshape(self.y.shape)
+        t = np.asarray(t)
+        rows = t.shape[0]
+        if t.size == y.size:
+            dx = y - t
+        else:
+            dx = y.copy()
+            dx[np.arange(rows), t] -= 1
+        dx /= rows
+        if type(dout) is not int or dout != 1:
+            dx *= dout
+        return np.asarray(dx)
