@@ -52,10 +52,10 @@ class RunContext:
 
     def stream_of(self, layer: TakesStreams) -> int:
         """The stream of this layer in this run."""
-        stream = self._streams.get(layer)
-        if stream is None:
-            stream = self._streams[layer] = layer.next_stream()
-        return stream
+        streams = self._streams
+        if layer not in streams:
+            streams[layer] = layer.next_stream()
+        return streams[layer]
 
     def offset(self, noise_shape: tuple[int, ...]) -> int:
         """Index of the first element of the run in a noise array whose first dimension is rows."""

@@ -16,7 +16,6 @@ from dropwise._backends.protocol import Array
 from dropwise._dtypes import has_kernel
 
 FEW_ELEMENTS = 256  # up to here NumPy goes through an array in less time
-FEW_UPDATES = 1 << 15  # of parameters by SGD, which are two passes, up to here NumPy's are as fast
 FEW_MULTIPLICATIONS = 1 << 19  # of a product, up to here NumPy's is as fast
 
 _FEW_CLASSES = 32  # NumPy is slow along a last axis of so few elements,

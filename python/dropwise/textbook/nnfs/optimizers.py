@@ -14,7 +14,7 @@ import numpy as np
 
 from dropwise import _dtypes, _updates
 from dropwise._backends.protocol import Array
-from dropwise.textbook._compute import FEW_ELEMENTS, FEW_UPDATES
+from dropwise.textbook._compute import FEW_ELEMENTS
 from dropwise.textbook._shared import TextObject
 
 _MOMENTS = tuple(f"{p}_{kind}" for kind in ("momentums", "cache") for p in ("weight", "bias"))
@@ -129,7 +129,7 @@ class Optimizer_SGD(Optimizer):
             known = layer.__dict__
             if known.get("_stepped_by", "") != self._identity or "weight_momentums" not in known:
                 self._take(layer)
-        if layer.weights.size <= FEW_UPDATES:
+        if layer.weights.size <= FEW_ELEMENTS:
             rate = -self.current_learning_rate
             weights, biases = rate * layer.dweights, rate * layer.dbiases
             if momentum:
