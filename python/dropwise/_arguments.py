@@ -111,7 +111,7 @@ def as_input(x: ArrayLike, *, keep_integers: bool) -> Array:
     dtype = x.dtype
     if dtype.kind in "biu" and not keep_integers:
         return x.astype(F64)
-    if dtype.kind in "biufc" or dtype.name == "bfloat16":
+    if is_real(dtype) or dtype.kind == "c":
         return x if dtype.isnative else x.astype(native(dtype))
     raise TypeError(f"x must be an array of numbers, got dtype {dtype}")
 
@@ -164,8 +164,10 @@ def as_plain_array(x: Any, name: str) -> Array:
 
 
 def is_real(dtype: np.dtype[Any]) -> bool:
-    """Whether numbers of this dtype are real; bool counts as such."""
-    return dtype.kind in "biuf" or dtype.name == "bfloat16"
+    """Whether numbers of this dtype are real; bool counts as such, floats of 8 bits do not."""
+    if dtype.kind == "f":
+        return dtype.itemsize > 1
+    return dtype.kind in "biu" or dtype.name == "bfloat16"
 
 
 def as_real_array(x: Any, name: str) -> Array:
