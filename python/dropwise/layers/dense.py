@@ -315,9 +315,10 @@ class Dense(Layer):
     def _checked_state(self, state: Mapping[str, Any]) -> tuple[Array, Array]:
         _arguments.check_names(state, ("weight", "bias"), f"{self}: state")
         shape = self.in_features, self.out_features
+        # Copies: what is given may be a view of parameters that are set before it is read.
         return (
-            _arguments.as_values(state["weight"], shape, f"{self}: weight"),
-            _arguments.as_values(state["bias"], shape[1:], f"{self}: bias"),
+            _arguments.as_values(state["weight"], shape, f"{self}: weight").astype(self.dtype),
+            _arguments.as_values(state["bias"], shape[1:], f"{self}: bias").astype(self.dtype),
         )
 
     def _set_state(self, checked: tuple[Array, Array]) -> None:

@@ -111,6 +111,7 @@ class FusedLayers:
     def __init__(self, layers: Sequence[Layer]) -> None:
         self.layers = tuple(layers)
         self.blocks = split_into_blocks(layers)
+        self._dense = tuple(layer for layer in layers_within(self) if isinstance(layer, Dense))
         self._spare: list[list[Workspace]] = []
 
     def _workspaces(self) -> list[Workspace]:
@@ -122,7 +123,7 @@ class FusedLayers:
 
     def forward(self, x: Array, context: RunContext) -> tuple[Array, NetworkPass | None]:
         """The output of all blocks, and what ``backward`` needs if the context says so."""
-        return self.forward_from(0, x, context)
+        return self.forward_from(0, self._apart(x) if context.keep_records else x, context)
 
     def forward_from(
         self, start: int, x: Array, context: RunContext
@@ -169,7 +170,7 @@ class FusedLayers:
             trainable = [block.has_parameters for block in self.blocks]
             first = trainable.index(True) if True in trainable else len(trainable)
         records = this.records
-        gradient: Array | None = dy
+        gradient: Array | None = self._apart(dy)
         masked, chain = False, ProductChain()
         for i in range(len(self.blocks) - 1, first - 1, -1):
             block = self.blocks[i]
@@ -181,6 +182,12 @@ class FusedLayers:
             masked = previous is not None and isinstance(block, FusedDense)
         chain.compute()
         return gradient if input_grad else None
+
+    def _apart(self, x: Array) -> Array:
+        """`x`, or a copy if a backward that reads it would write to it."""
+        if x.base is not None and any(np.may_share_memory(x, d.gradients) for d in self._dense):
+            return x.copy()
+        return x
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_spare": []}
