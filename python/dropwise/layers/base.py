@@ -57,7 +57,7 @@ class Layer:
         A layer that knows only `forward` remembers the call itself.  The record then tells whether
         it still remembers this one.
         """
-        layer = self if context.keep_records else copy.copy(self)
+        layer = self if context.keep_records else context.stand_in(self)
         y = layer.forward(x, context.training)
         layer._last_run = token = object()
         return y, token
@@ -69,6 +69,9 @@ class Layer:
                 f"{self}: another network has called this layer since; it remembers one forward"
             )
         return self.backward(dy)
+
+    def _go_on_from(self, stand_in: Layer) -> None:
+        """Take over what a copy has used up in a run that has ended well."""
 
     # ---- parameters and state
 
@@ -154,6 +157,20 @@ def registered_class(name: str) -> type[Layer] | None:
 def is_registered(layer: Layer) -> bool:
     """Whether the layer is of a registered class itself, not of a subclass."""
     return _REGISTERED.get(type(layer).__name__) is type(layer)
+
+
+def class_to_run(layer: Layer) -> type[Layer]:
+    """The class whose `_run` and `_gradient` are those of the layer.
+
+    A subclass may override what its users call; then that is what runs, as `Layer` does it.
+    """
+    for base in type(layer).__mro__:
+        if _REGISTERED.get(base.__name__) is base:
+            public = ("forward", "backward", "predict")
+            if all(getattr(type(layer), name) is getattr(base, name) for name in public):
+                return base
+            break
+    return Layer
 
 
 def layers_within(container: Any) -> Iterator[Layer]:

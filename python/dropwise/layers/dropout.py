@@ -321,6 +321,9 @@ class Dropout(Layer):
         if record is not None:
             self._training_pass = record
 
+    def _go_on_from(self, stand_in: Dropout) -> None:  # type: ignore[override]
+        self._streams.next_stream = stand_in._streams.next_stream
+
     # ---- state
 
     def reseed(self, sequence: np.random.SeedSequence) -> None:

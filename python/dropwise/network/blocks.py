@@ -22,7 +22,7 @@ from dropwise import _arguments, _arrays
 from dropwise._backends import active
 from dropwise._backends.protocol import Array, Bits, Product
 from dropwise.layers.activations import ReLU
-from dropwise.layers.base import Layer, is_registered
+from dropwise.layers.base import Layer, class_to_run
 from dropwise.layers.dense import Dense
 from dropwise.layers.dropout import Dropout, DropoutPass
 from dropwise.layers.run import RunContext
@@ -120,8 +120,7 @@ class SingleLayer:
 
     def __init__(self, layer: Layer) -> None:
         self.layer = layer
-        # A subclass may override what its users call: then that is what runs.
-        self._as = type(layer) if is_registered(layer) else Layer
+        self._as = class_to_run(layer)
 
     @property
     def has_parameters(self) -> bool:

@@ -149,8 +149,8 @@ class Sequential(TrainableNetwork):
 
         Notes
         -----
-        A forward that fails later has taken no stream of any dropout layer, and leaves nothing that
-        ``backward`` could use.
+        A forward that fails later has taken no stream of any dropout layer (but of one whose
+        ``forward`` is your own), and leaves nothing that ``backward`` could use.
         """
         rows = self.check_input(x)
         self._pass = None  # its memory serves this forward
