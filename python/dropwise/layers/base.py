@@ -83,6 +83,10 @@ class Layer:
         """Pairs (parameters, gradient) of arrays that an optimizer changes in place."""
         return []
 
+    def parameter_values(self) -> list[Array]:
+        """The arrays of `parameters` alone, whatever became of their gradients."""
+        return [p for p, _ in self.parameters()]
+
     def regularization_loss(self) -> float:
         """What the layer's parameters add to the loss."""
         return 0.0

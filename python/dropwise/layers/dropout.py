@@ -317,7 +317,8 @@ class Dropout(Layer):
 
     def use_up(self, stream: int, record: DropoutPass | None = None) -> None:
         """Count `stream` as used, by the forward that left `record`."""
-        self._streams.next_stream = stream + 1
+        # Another thread may have used more meanwhile.
+        self._streams.next_stream = max(self._streams.next_stream, stream + 1)
         if record is not None:
             self._training_pass = record
 
