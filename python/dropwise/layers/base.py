@@ -101,7 +101,7 @@ class Layer:
         each worker one of these instead.  They follow from the layer's key and next stream.
         """
         copies = []
-        for i in range(n):
+        for i in range(_arguments.as_integer(n, "n", least=0)):
             other = copy.deepcopy(self)
             other._become_child(i)
             copies.append(other)
