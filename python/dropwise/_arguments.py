@@ -159,7 +159,10 @@ def as_plain_array(x: Any, name: str) -> Array:
         raise TypeError(f"{name} must be a plain array, got a masked one; use .filled(...)")
     if hasattr(x, "toarray"):
         raise TypeError(f"{name} must be dense, got {type(x).__name__}; use .toarray()")
-    array: Array = np.asarray(x)
+    try:
+        array: Array = np.asarray(x)
+    except ValueError as error:  # a list of lists that are not all as long
+        raise ValueError(f"{name} must be an array of one shape: {error}") from None
     return array
 
 
