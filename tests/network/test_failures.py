@@ -6,13 +6,11 @@ gradients of which some are old are not handed out.
 
 from __future__ import annotations
 
-import contextlib
-
 import numpy as np
 import pytest
 
 import dropwise as dw
-from dropwise import _backends
+from faults import failing_call
 from networks import chain, sample
 from support import require
 
@@ -57,49 +55,11 @@ LAYERS = {
         [*chain("6 9 R D"), dw.Sequential([*chain("9 9 D", seed=5), Own()]), *chain("9 6 D")]
     ),
 }
-FUNCTIONS = ("mask_bits", "dropout_forward", "apply_bits", "relu", "multiply")
 
 
 @pytest.fixture(params=LAYERS)
 def name(request):
     return request.param
-
-
-@contextlib.contextmanager
-def failing_call(monkeypatch, nth, error, after=False):
-    """Let the nth call of the backend raise, before it has computed or after."""
-    count = iter(range(10**6))
-    backend = _backends.active()
-
-    class Failing:
-        name = backend.name
-
-        def __getattr__(self, function):
-            real = getattr(backend, function)
-            if function not in FUNCTIONS:
-                return real
-
-            def call(*arguments):
-                n = next(count)
-                if n == nth and not after:
-                    raise error
-                real(*arguments)
-                if n == nth:
-                    raise error
-
-            return call
-
-    with monkeypatch.context() as patch:
-        patch.setattr(_backends, "_blocks", _Blocks(Failing()))
-        yield
-
-
-class _Blocks:
-    def __init__(self, backend):
-        self._backend = backend
-
-    def get(self):
-        return (self._backend,)
 
 
 def streams(layer):
@@ -130,11 +90,11 @@ def assert_next_step_is_right(layer, reference, x):
     assert streams(layer) == streams(reference)
 
 
-def count_of_failures(layer, monkeypatch, error, call, check):
+def count_of_failures(error, call, check):
     """Let each call of the backend fail in its turn, until `call` ends well."""
     for nth in range(60):
         for after in (False, True):
-            with failing_call(monkeypatch, nth, error, after):
+            with failing_call(nth, error, after):
                 try:
                     call()
                 except error:
@@ -147,9 +107,7 @@ def count_of_failures(layer, monkeypatch, error, call, check):
 
 
 @pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
-def test_a_forward_that_fails_takes_no_stream_and_leaves_no_wrong_gradient(
-    name, error, monkeypatch
-):
+def test_a_forward_that_fails_takes_no_stream_and_leaves_no_wrong_gradient(name, error):
     layer, reference = LAYERS[name](), LAYERS[name]()
     x1, x2 = sample(5, 6), sample(7, 6, seed=1)
     y = layer.forward(x1)
@@ -167,14 +125,14 @@ def test_a_forward_that_fails_takes_no_stream_and_leaves_no_wrong_gradient(
     def forward():
         layer.forward(x2)
 
-    failures = count_of_failures(layer, monkeypatch, error, forward, check)
+    failures = count_of_failures(error, forward, check)
     assert failures or name in ("Sigmoid", "Tanh", "own")
     reference.forward(x2)
     assert_next_step_is_right(layer, reference, x1)
 
 
 @pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
-def test_a_backward_that_fails_hands_out_no_gradients_and_may_be_repeated(name, error, monkeypatch):
+def test_a_backward_that_fails_hands_out_no_gradients_and_may_be_repeated(name, error):
     layer, reference = LAYERS[name](), LAYERS[name]()
     x = sample(5, 6)
     for _ in range(2):
@@ -196,7 +154,7 @@ def test_a_backward_that_fails_hands_out_no_gradients_and_may_be_repeated(name, 
     def backward():
         np.testing.assert_array_equal(layer.backward(2 * y), dx)
 
-    count_of_failures(layer, monkeypatch, error, backward, check)
+    count_of_failures(error, backward, check)
     np.testing.assert_array_equal(layer.backward(2 * y), dx)
     for got, want in zip(gradients(layer), gradients(reference), strict=True):
         np.testing.assert_array_equal(got, want)
@@ -204,7 +162,7 @@ def test_a_backward_that_fails_hands_out_no_gradients_and_may_be_repeated(name, 
 
 
 @pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
-def test_inference_that_fails_changes_nothing(name, error, monkeypatch):
+def test_inference_that_fails_changes_nothing(name, error):
     layer, reference = LAYERS[name](), LAYERS[name]()
     x = sample(5, 6)
     y = layer.forward(x)
@@ -224,7 +182,7 @@ def test_inference_that_fails_changes_nothing(name, error, monkeypatch):
             assert streams(layer) == before
             check()
 
-        count_of_failures(layer, monkeypatch, error, call, check_all)
+        count_of_failures(error, call, check_all)
 
 
 def test_memory_that_the_core_cannot_have_is_a_memory_error_everywhere(backend):
@@ -331,11 +289,11 @@ def test_a_failure_in_a_fit_leaves_a_network_that_goes_on(what, error):
     assert adam.iterations == 9
 
 
-def test_an_optimizer_gets_no_gradients_of_a_dense_layer_that_failed(monkeypatch):
+def test_an_optimizer_gets_no_gradients_of_a_dense_layer_that_failed():
     layer, adam = dense(6, 4), dw.Adam()
     y = layer.forward(sample(5, 6))
     layer.backward(y)
-    with failing_call(monkeypatch, 1, MemoryError), pytest.raises(MemoryError):
+    with failing_call(1, MemoryError), pytest.raises(MemoryError):
         layer.backward(y)
     for read in (layer.parameters, lambda: layer.grad_weight, lambda: layer.grad_bias):
         with pytest.raises(RuntimeError, match="has left its gradients incomplete"):

@@ -2,47 +2,15 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 
 import dropwise as dw
 from dropwise.network import monte_carlo
-from mask_contract import mask_array
 from networks import chain, sample
+from numpy_model import model_of
 
 pytestmark = pytest.mark.usefixtures("backend")
-
-
-def sample_masks(drop, shape, n):
-    """The masks of a Dropout for rows of this shape, [rows, n, ...]: of its next stream."""
-    rows, *rest = shape
-    noise = (rows, n, *rest)
-    if drop.noise_shape is not None:
-        shared = drop.noise_shape[0] == 1
-        tail = [m or s for m, s in zip(drop.noise_shape[1:], rest, strict=True)]
-        noise = (1 if shared else rows, n, *tail)
-    state = drop.state_dict()
-    mask = mask_array(int(state["key"], 16), state["next_stream"], 0, math.prod(noise), drop.rate)
-    return np.broadcast_to(mask.reshape(noise), (rows, n, *rest))
-
-
-def samples(layers, x, n):
-    """The results of all samples, [rows, n, ...]; x is [rows, n, ...]."""
-    for layer in layers:
-        if isinstance(layer, dw.Sequential):
-            x = samples(layer, x, n)
-        elif isinstance(layer, dw.Dropout):
-            scale = 1 / (1 - layer.rate) if layer.scaling == "inverted" else 1.0
-            x = np.where(sample_masks(layer, (len(x), *x.shape[2:]), n), scale * x, 0.0)
-        elif isinstance(layer, dw.Dense):
-            x = x @ layer.weight.astype(float) + layer.bias.astype(float)
-        elif isinstance(layer, dw.ReLU):
-            x = np.maximum(x, 0)
-        else:
-            x = layer.predict(x)
-    return x
 
 
 def all_dropouts(layers):
@@ -54,12 +22,11 @@ def all_dropouts(layers):
 
 
 def assert_is_the_model(net, x, n, tolerance=1e-11):
-    repeated = np.broadcast_to(x[:, None], (len(x), n, *x.shape[1:]))
-    results = samples(net, repeated, n)
+    want_mean, want_std = model_of(net).predict_mc(x, n)
     before = [d.state_dict()["next_stream"] for d in all_dropouts(net)]
     mean, std = net.predict_mc(x, n)
-    np.testing.assert_allclose(mean, results.mean(axis=1), rtol=tolerance, atol=tolerance)
-    np.testing.assert_allclose(std, results.std(axis=1), rtol=tolerance, atol=1e2 * tolerance)
+    np.testing.assert_allclose(mean, want_mean, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(std, want_std, rtol=tolerance, atol=1e2 * tolerance)
     after = [d.state_dict()["next_stream"] for d in all_dropouts(net)]
     assert after == [stream + 1 for stream in before]
     return std
