@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -67,7 +67,7 @@ def as_noise_shape(noise_shape: Sequence[int | None] | None) -> tuple[int | None
     """`noise_shape` as a tuple of None and integers from 1; `fit_noise_shape` sees if it fits."""
     if noise_shape is None:
         return None
-    if isinstance(noise_shape, (str, bytes)) or not isinstance(noise_shape, Iterable):
+    if not _is_sequence(noise_shape):
         raise TypeError(f"noise_shape must be a sequence of int or None, got {noise_shape!r}")
     return tuple(
         None if n is None else as_integer(n, "an entry of noise_shape", least=1)
@@ -111,7 +111,7 @@ def as_input(x: ArrayLike, *, keep_integers: bool) -> Array:
     dtype = x.dtype
     if dtype.kind in "biu" and not keep_integers:
         return x.astype(F64)
-    if dtype.kind in "biufc" or dtype.name == "bfloat16":
+    if is_real(dtype) or dtype.kind == "c":
         return x if dtype.isnative else x.astype(native(dtype))
     raise TypeError(f"x must be an array of numbers, got dtype {dtype}")
 
@@ -159,13 +159,18 @@ def as_plain_array(x: Any, name: str) -> Array:
         raise TypeError(f"{name} must be a plain array, got a masked one; use .filled(...)")
     if hasattr(x, "toarray"):
         raise TypeError(f"{name} must be dense, got {type(x).__name__}; use .toarray()")
-    array: Array = np.asarray(x)
+    try:
+        array: Array = np.asarray(x)
+    except ValueError as error:  # a list of lists that are not all as long
+        raise ValueError(f"{name} must be an array of one shape: {error}") from None
     return array
 
 
 def is_real(dtype: np.dtype[Any]) -> bool:
-    """Whether numbers of this dtype are real; bool counts as such."""
-    return dtype.kind in "biuf" or dtype.name == "bfloat16"
+    """Whether numbers of this dtype are real; bool counts as such, floats of 8 bits do not."""
+    if dtype.kind == "f":
+        return dtype.itemsize > 1
+    return dtype.kind in "biu" or dtype.name == "bfloat16"
 
 
 def as_real_array(x: Any, name: str) -> Array:
@@ -227,9 +232,16 @@ def as_integer(value: Any, name: str, *, least: int | None = None) -> int:
 
 def as_shape(shape: int | Sequence[int]) -> tuple[int, ...]:
     """A shape as a tuple of integers from 0."""
-    if isinstance(shape, Iterable) and not isinstance(shape, (str, bytes)):
+    if _is_sequence(shape):
         return tuple(as_integer(n, "an entry of shape", least=0) for n in shape)
     return (as_integer(shape, "shape", least=0),)
+
+
+def _is_sequence(value: Any) -> TypeGuard[Iterable[Any]]:
+    """Whether there are entries in it; a string or an array of no dimension is one value."""
+    if isinstance(value, (str, bytes)) or (isinstance(value, np.ndarray) and value.ndim == 0):
+        return False
+    return isinstance(value, Iterable)
 
 
 def as_gradient(dy: Any, shape: tuple[int, ...], dtype: np.dtype[Any], who: object) -> Array:

@@ -77,7 +77,11 @@ def apply_mask(
         apply_bits = active().apply_bits
         return _elementwise(x, out, lambda a, b: apply_bits(a, b, of_x, scale))
     y = np.zeros(x.shape, x.dtype)
-    np.multiply(x, x.dtype.type(scale), out=y, where=True if kept is None else kept)
+    # A factor of complex type would make NaN of the other part where one part is infinite.
+    parts = [(x.real, y.real), (x.imag, y.imag)] if x.dtype.kind == "c" else [(x, y)]
+    for source, target in parts:
+        factor = target.dtype.type(scale)
+        np.multiply(source, factor, out=target, where=True if kept is None else kept)
     if out is None:
         return y
     out[...] = y

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import operator
 import os
 import threading
 from contextlib import ContextDecorator
 from contextvars import ContextVar
+
+import numpy as np
 
 from dropwise._backends.protocol import Backend
 
@@ -193,6 +196,13 @@ def set_num_threads(n: int) -> None:
     ----------
     n : int, at least 1
     """
-    if n < 1:
+    # Not by the checks of `_arguments`, which import this package.
+    try:
+        count = operator.index(n)
+    except TypeError:
+        count = None
+    if count is None or isinstance(n, (bool, np.bool_)):
+        raise TypeError(f"number of threads must be an integer, got {n!r}")
+    if count < 1:
         raise ValueError(f"number of threads must be at least 1, got {n!r}")
-    active().set_num_threads(int(n))
+    active().set_num_threads(count)

@@ -57,7 +57,7 @@ class Layer:
         A layer that knows only `forward` remembers the call itself.  The record then tells whether
         it still remembers this one.
         """
-        layer = self if context.keep_records else copy.copy(self)
+        layer = self if context.keep_records else context.stand_in(self)
         y = layer.forward(x, context.training)
         layer._last_run = token = object()
         return y, token
@@ -70,6 +70,9 @@ class Layer:
             )
         return self.backward(dy)
 
+    def _go_on_from(self, stand_in: Layer) -> None:
+        """Take over what a copy has used up in a run that has ended well."""
+
     # ---- parameters and state
 
     def has_parameters(self) -> bool:
@@ -79,6 +82,10 @@ class Layer:
     def parameters(self) -> list[tuple[Array, Array]]:
         """Pairs (parameters, gradient) of arrays that an optimizer changes in place."""
         return []
+
+    def parameter_values(self) -> list[Array]:
+        """The arrays of `parameters` alone, whatever became of their gradients."""
+        return [p for p, _ in self.parameters()]
 
     def regularization_loss(self) -> float:
         """What the layer's parameters add to the loss."""
@@ -94,7 +101,7 @@ class Layer:
         each worker one of these instead.  They follow from the layer's key and next stream.
         """
         copies = []
-        for i in range(n):
+        for i in range(_arguments.as_integer(n, "n", least=0)):
             other = copy.deepcopy(self)
             other._become_child(i)
             copies.append(other)
@@ -154,6 +161,20 @@ def registered_class(name: str) -> type[Layer] | None:
 def is_registered(layer: Layer) -> bool:
     """Whether the layer is of a registered class itself, not of a subclass."""
     return _REGISTERED.get(type(layer).__name__) is type(layer)
+
+
+def class_to_run(layer: Layer) -> type[Layer]:
+    """The class whose `_run` and `_gradient` are those of the layer.
+
+    A subclass may override what its users call; then that is what runs, as `Layer` does it.
+    """
+    for base in type(layer).__mro__:
+        if _REGISTERED.get(base.__name__) is base:
+            public = ("forward", "backward", "predict")
+            if all(getattr(type(layer), name) is getattr(base, name) for name in public):
+                return base
+            break
+    return Layer
 
 
 def layers_within(container: Any) -> Iterator[Layer]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -22,6 +23,10 @@ _DEVIATIONS = {
     "lecun": lambda fan_in, fan_out: math.sqrt(1.0 / fan_in),
 }
 INITIALIZERS = tuple(f"{name}_{kind}" for name in _DEVIATIONS for kind in ("uniform", "normal"))
+
+
+# What copies start without.
+_OF_THIS_OBJECT = ("gradients", "gradients_incomplete", "gradients_from", "_writer")
 
 
 class DensePass(NamedTuple):
@@ -73,6 +78,7 @@ class Dense(Layer):
     _parameters: Array | None = None
     _pass: DensePass | None = None
     gradients_incomplete = False  # while a backward writes them, and after one that failed
+    gradients_from: object = None  # which backward of a network wrote them; None: the layer's own
 
     def __init__(
         self,
@@ -180,6 +186,10 @@ class Dense(Layer):
         """One pair of flat arrays: weights then bias, and their gradients."""
         return [(self._drawn(), self._complete_gradients())]
 
+    def parameter_values(self) -> list[Array]:
+        """One flat array: weights then bias."""
+        return [self._drawn()]
+
     def _complete_gradients(self) -> Array:
         if self.gradients_incomplete:
             raise RuntimeError(
@@ -245,12 +255,29 @@ class Dense(Layer):
         dx = functional.matmul(dy, self.weight.T, skip_zeros=self.skip_zeros)
         if np.may_share_memory(dy, self.gradients):
             dy = dy.copy()
-        self.gradients_incomplete = True
-        weight, bias = self._as_weight(self.gradients), self._as_bias(self.gradients)
-        functional.matmul(rows.T, dy, skip_zeros=self.skip_zeros, out=weight)
-        bias[...] = _arrays.sum_rows(dy)
-        self.complete_gradients()
+        self.begin_gradients()
+        try:
+            weight, bias = self._as_weight(self.gradients), self._as_bias(self.gradients)
+            functional.matmul(rows.T, dy, skip_zeros=self.skip_zeros, out=weight)
+            bias[...] = _arrays.sum_rows(dy)
+            self.complete_gradients()
+        finally:
+            self.leave_gradients()
         return dx.reshape(*lead, self.in_features)
+
+    def begin_gradients(self) -> None:
+        """Begin to write the gradients; `leave_gradients` has to follow, whatever happens."""
+        thread = threading.get_ident()
+        # One step: of several threads that begin at once, one goes on.
+        if self.__dict__.setdefault("_writer", thread) != thread:
+            raise RuntimeError(f"{self}: another thread computes its gradients at this moment")
+        self.gradients_incomplete = True
+        self.gradients_from = None
+
+    def leave_gradients(self) -> None:
+        """Let other threads write the gradients."""
+        if self.__dict__.get("_writer") == threading.get_ident():
+            del self.__dict__["_writer"]
 
     def complete_gradients(self) -> None:
         """Add the regularisation to the gradients, which are complete then."""
@@ -315,21 +342,28 @@ class Dense(Layer):
     def _checked_state(self, state: Mapping[str, Any]) -> tuple[Array, Array]:
         _arguments.check_names(state, ("weight", "bias"), f"{self}: state")
         shape = self.in_features, self.out_features
+        # Copies: what is given may be a view of parameters that are set before it is read.
         return (
-            _arguments.as_values(state["weight"], shape, f"{self}: weight"),
-            _arguments.as_values(state["bias"], shape[1:], f"{self}: bias"),
+            _arguments.as_values(state["weight"], shape, f"{self}: weight").astype(self.dtype),
+            _arguments.as_values(state["bias"], shape[1:], f"{self}: bias").astype(self.dtype),
         )
 
     def _set_state(self, checked: tuple[Array, Array]) -> None:
         self.weight, self.bias = checked
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in super().__getstate__().items() if k != "gradients"}
+        state = super().__getstate__()
+        return {k: v for k, v in state.items() if k not in _OF_THIS_OBJECT}
+
+    def __copy__(self) -> Dense:
+        self._drawn()  # so that both have the same array
+        other = object.__new__(type(self))
+        other.__setstate__(self.__getstate__())
+        return other
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.gradients = self._zeros()
-        self.gradients_incomplete = False
 
     def __repr__(self) -> str:
         options = "".join(f", {name}={value!r}" for name, value in list(self.config().items())[2:])

@@ -334,9 +334,13 @@ class Dropout(Layer):
 
     def use_up(self, stream: int, record: DropoutPass | None = None) -> None:
         """Count `stream` as used, by the forward that left `record`."""
-        self._streams.next_stream = stream + 1
+        # Another thread may have used more meanwhile.
+        self._streams.next_stream = max(self._streams.next_stream, stream + 1)
         if record is not None:
             self._training_pass = record
+
+    def _go_on_from(self, stand_in: Dropout) -> None:  # type: ignore[override]
+        self._streams.next_stream = stand_in._streams.next_stream
 
     # ---- state
 

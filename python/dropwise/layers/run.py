@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 
 class TakesStreams(Protocol):
@@ -14,6 +15,16 @@ class TakesStreams(Protocol):
 
     def use_up(self, stream: int, record: Any = None) -> None:
         """Count `stream` as used, by the forward that left `record`."""
+
+
+class GoesOn(Protocol):
+    """A layer that runs on a copy of it, where a run leaves no record."""
+
+    def _go_on_from(self: StandIn, stand_in: StandIn) -> None:
+        """Take over what the copy has used up."""
+
+
+StandIn = TypeVar("StandIn", bound=GoesOn)
 
 
 class RunContext:
@@ -40,7 +51,15 @@ class RunContext:
     The layers learn of it by `commit`: after a failure without it they are as they were.
     """
 
-    __slots__ = ("_records", "_streams", "first_row", "keep_records", "samples", "training")
+    __slots__ = (
+        "_records",
+        "_stand_ins",
+        "_streams",
+        "first_row",
+        "keep_records",
+        "samples",
+        "training",
+    )
 
     def __init__(self, training: bool, *, keep_records: bool, samples: int = 0) -> None:
         self.training = training
@@ -49,6 +68,7 @@ class RunContext:
         self.first_row = 0
         self._streams: dict[TakesStreams, int] = {}
         self._records: dict[TakesStreams, Any] = {}
+        self._stand_ins: dict[int, tuple[Any, Any]] = {}
 
     def stream_of(self, layer: TakesStreams) -> int:
         """The stream of this layer in this run."""
@@ -66,7 +86,17 @@ class RunContext:
         if self.keep_records:
             self._records[layer] = record
 
+    def stand_in(self, layer: StandIn) -> StandIn:
+        """A copy of the layer, the same one for the whole run."""
+        pair = self._stand_ins.get(id(layer))
+        if pair is None:
+            pair = self._stand_ins[id(layer)] = layer, copy.copy(layer)
+        found: StandIn = pair[1]
+        return found
+
     def commit(self) -> None:
         """The run has ended well: its streams are used up."""
+        for layer, stand_in in self._stand_ins.values():
+            layer._go_on_from(stand_in)
         for layer, stream in self._streams.items():
             layer.use_up(stream, self._records.get(layer))

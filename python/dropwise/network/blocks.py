@@ -22,7 +22,7 @@ from dropwise import _arguments, _arrays, _memory
 from dropwise._backends import active
 from dropwise._backends.protocol import Array, Bits, Product
 from dropwise.layers.activations import ReLU
-from dropwise.layers.base import Layer, is_registered
+from dropwise.layers.base import Layer, class_to_run
 from dropwise.layers.dense import Dense
 from dropwise.layers.dropout import Dropout, DropoutPass
 from dropwise.layers.run import RunContext
@@ -66,6 +66,7 @@ class ProductChain:
     def __init__(self) -> None:
         self._products: list[Product] = []
         self._callbacks: list[Callable[[], None]] = []
+        self._clean_ups: list[Callable[[], None]] = []
 
     def append(self, product: Product) -> None:
         """Add a product, which may read the results of earlier ones."""
@@ -74,6 +75,15 @@ class ProductChain:
     def call_afterwards(self, callback: Callable[[], None]) -> None:
         """Call this after the products have been computed."""
         self._callbacks.append(callback)
+
+    def call_in_the_end(self, callback: Callable[[], None]) -> None:
+        """Call this when the chain is done with, also after an error."""
+        self._clean_ups.append(callback)
+
+    def clean_up(self) -> None:
+        """The chain is done with."""
+        for callback in self._clean_ups:
+            callback()
 
     def compute(self) -> None:
         """Compute all products that were appended, then call the callbacks in order."""
@@ -120,8 +130,7 @@ class SingleLayer:
 
     def __init__(self, layer: Layer) -> None:
         self.layer = layer
-        # A subclass may override what its users call: then that is what runs.
-        self._as = type(layer) if is_registered(layer) else Layer
+        self._as = class_to_run(layer)
 
     @property
     def has_parameters(self) -> bool:
@@ -291,7 +300,8 @@ class FusedDense:
         dense, x, columns = self.dense, step.record.x.values, step.record.y.columns
         rows, inputs = x.shape
         outputs = dz.shape[1]
-        dense.gradients_incomplete = True
+        step.chain.call_in_the_end(dense.leave_gradients)
+        dense.begin_gradients()
         both: Array  # the last row is the bias's
         if part is None:
             both = dense.gradients.reshape(inputs + 1, outputs)

@@ -54,6 +54,12 @@ class Data:
             yield Data(x_batch, y[rows], None if weight is None else weight[rows])
 
 
+def check_has(part: object, name: str, *methods: str) -> None:
+    """Raise unless `part` is an object, not a class, that has these methods."""
+    if isinstance(part, type) or not all(callable(getattr(part, m, None)) for m in methods):
+        raise TypeError(f"{name} must be an object with {' and '.join(methods)}, got {part!r}")
+
+
 def checked_data(
     network: TakesRows,
     x: ArrayLike,
@@ -63,6 +69,7 @@ def checked_data(
     class_weight: Mapping[int, float] | str | None = None,
 ) -> Data:
     """The data, in the network's dtype, once all of it is known to fit the network and the loss."""
+    check_has(loss, "loss", "forward", "backward")
     rows = network.check_input(x)
     if network.input_dtype is not None:  # once, and not in every step
         rows = rows.astype(network.input_dtype, copy=False)
@@ -90,11 +97,11 @@ def checked_validation_data(
     network: TakesRows, validation_data: Sequence[ArrayLike], loss: Loss
 ) -> Data:
     """The same for ``(x, y)`` or ``(x, y, sample_weight)``."""
+    wanted = "validation_data must be (x, y) or (x, y, sample_weight)"
+    if not isinstance(validation_data, Sequence) or isinstance(validation_data, (str, bytes)):
+        raise TypeError(f"{wanted}, got {type(validation_data).__name__}")
     if len(validation_data) not in (2, 3):
-        raise ValueError(
-            "validation_data must be (x, y) or (x, y, sample_weight), got "
-            f"{len(validation_data)} elements"
-        )
+        raise ValueError(f"{wanted}, got {len(validation_data)} elements")
     x, y, *weights = validation_data
     return checked_data(network, x, y, loss, weights[0] if weights else None)
 
@@ -111,6 +118,9 @@ def _weights_by_class(y: Array, class_weight: Mapping[int, float] | str) -> NDAr
         if class_weight != "balanced":
             raise ValueError(f"class_weight must be a mapping or 'balanced', got {class_weight!r}")
         of_class = len(label) / (len(classes) * counts)
+    elif not isinstance(class_weight, Mapping):
+        name = type(class_weight).__name__
+        raise TypeError(f"class_weight must be a mapping or 'balanced', got {name}")
     else:
         known = {
             _arguments.as_integer(k, "a class in class_weight"): _arguments.check_number(

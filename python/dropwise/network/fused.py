@@ -111,6 +111,7 @@ class FusedLayers:
     def __init__(self, layers: Sequence[Layer]) -> None:
         self.layers = tuple(layers)
         self.blocks = split_into_blocks(layers)
+        self.dense = tuple(layer for layer in layers_within(self) if isinstance(layer, Dense))
         self._spare: list[list[Workspace]] = []
 
     def _workspaces(self) -> list[Workspace]:
@@ -122,7 +123,7 @@ class FusedLayers:
 
     def forward(self, x: Array, context: RunContext) -> tuple[Array, NetworkPass | None]:
         """The output of all blocks, and what ``backward`` needs if the context says so."""
-        return self.forward_from(0, x, context)
+        return self.forward_from(0, self._apart(x) if context.keep_records else x, context)
 
     def forward_from(
         self, start: int, x: Array, context: RunContext
@@ -169,18 +170,28 @@ class FusedLayers:
             trainable = [block.has_parameters for block in self.blocks]
             first = trainable.index(True) if True in trainable else len(trainable)
         records = this.records
-        gradient: Array | None = dy
+        gradient: Array | None = self._apart(dy)
         masked, chain = False, ProductChain()
-        for i in range(len(self.blocks) - 1, first - 1, -1):
-            block = self.blocks[i]
-            previous = records[i - 1] if i and isinstance(self.blocks[i - 1], FusedDense) else None
-            wanted = input_grad or i > first
-            step = BackwardStep(records[i], previous, masked, wanted, this.workspaces[i], chain)
-            assert gradient is not None
-            gradient = block.backward(gradient, step)
-            masked = previous is not None and isinstance(block, FusedDense)
-        chain.compute()
+        try:
+            for i in range(len(self.blocks) - 1, first - 1, -1):
+                block = self.blocks[i]
+                fused_before = i > 0 and isinstance(self.blocks[i - 1], FusedDense)
+                previous = records[i - 1] if fused_before else None
+                wanted = input_grad or i > first
+                step = BackwardStep(records[i], previous, masked, wanted, this.workspaces[i], chain)
+                assert gradient is not None
+                gradient = block.backward(gradient, step)
+                masked = fused_before and isinstance(block, FusedDense)
+            chain.compute()
+        finally:
+            chain.clean_up()
         return gradient if input_grad else None
+
+    def _apart(self, x: Array) -> Array:
+        """`x`, or a copy if a backward that reads it would write to it."""
+        if x.base is not None and any(np.may_share_memory(x, d.gradients) for d in self.dense):
+            return x.copy()
+        return x
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_spare": []}

@@ -33,11 +33,11 @@ class Best:
     epoch: int | None = None  # None: none so far
     parameters: list[Array] = field(default_factory=list)  # copies, if they are to be restored
 
-    def see(self, epoch: Epoch, parameters: Sequence[tuple[Array, Array]]) -> None:
+    def see(self, epoch: Epoch, parameters: Sequence[Array]) -> None:
         """Take note of an epoch that is over; with these parameters, if they are to be restored."""
         loss = epoch.loss if epoch.val_loss is None else epoch.val_loss
         if self.epoch is None or loss < self.loss:
-            self.parameters = [p.copy() for p, _ in parameters]
+            self.parameters = [p.copy() for p in parameters]
             self.loss = loss if loss == loss else math.inf
             self.epoch = epoch.epoch
 
@@ -45,7 +45,7 @@ class Best:
         """How many epochs have been no better."""
         return 0 if self.epoch is None else epoch.epoch - self.epoch
 
-    def restore(self, parameters: Sequence[tuple[Array, Array]]) -> None:
+    def restore(self, parameters: Sequence[Array]) -> None:
         """Set the parameters to those of the best epoch."""
-        for (p, _), best in zip(parameters, self.parameters, strict=bool(self.parameters)):
+        for p, best in zip(parameters, self.parameters, strict=bool(self.parameters)):
             np.copyto(p, best)

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from dropwise import _arguments
 from dropwise._backends.protocol import Array
-from dropwise.layers.base import Layer, is_registered, no_forward, register
+from dropwise.layers.base import Layer, is_registered, layers_within, no_forward, register
 from dropwise.layers.dense import Dense
 from dropwise.layers.run import RunContext
 from dropwise.network import files, monte_carlo
@@ -57,12 +57,15 @@ class Sequential(TrainableNetwork):
 
     _pass: NetworkPass | None = None
     _gradients_incomplete = False  # while a backward sets them, and after one that failed
+    gradients_from: object = None  # the last backward, of this network or one around it
 
     def __init__(self, layers: Sequence[Layer], seed: Seed = None) -> None:
         self.layers = tuple(layers)
         check_chain(self.layers)
         self._fused = FusedLayers(self.layers)
         self._entry = self._first_dense()
+        inner = [layer for layer in layers_within(self) if isinstance(layer, Sequential)]
+        self._inner_networks = tuple(inner)
         self.history: list[Epoch] = []
         self.unfinished: Best | None = None
         self.epochs_done = 0
@@ -149,8 +152,8 @@ class Sequential(TrainableNetwork):
 
         Notes
         -----
-        A forward that fails later has taken no stream of any dropout layer, and leaves nothing that
-        ``backward`` could use.
+        A forward that fails later has taken no stream of any dropout layer (but of one whose
+        ``forward`` is your own), and leaves nothing that ``backward`` could use.
         """
         rows = self.check_input(x)
         self._pass = None  # its memory serves this forward
@@ -206,6 +209,11 @@ class Sequential(TrainableNetwork):
         self._gradients_incomplete = True
         dx = self._fused.backward(gradient, record, input_grad=input_grad)
         self._gradients_incomplete = False
+        this = object()
+        for network in (self, *self._inner_networks):
+            network.gradients_from = this
+        for dense in self._fused.dense:
+            dense.gradients_from = this
         return dx
 
     def predict(self, x: ArrayLike) -> Array:
@@ -271,7 +279,19 @@ class Sequential(TrainableNetwork):
             raise RuntimeError(
                 "Sequential: the last backward failed, and has left gradients incomplete"
             )
+        # Of the last backward of this network, or of layers that were called one by one.
+        wanted = {self.gradients_from, None}
+        origins = {dense.gradients_from for dense in self._fused.dense}
+        if len(origins) > 1 or not origins <= wanted:
+            raise RuntimeError(
+                "Sequential: since its last backward, another network or a call of one of its "
+                "layers has written to its gradients; call backward again"
+            )
         return [pair for layer in self.layers for pair in layer.parameters()]
+
+    def parameter_values(self) -> list[Array]:
+        """The arrays of `parameters` alone, whatever became of their gradients."""
+        return [p for layer in self.layers for p in layer.parameter_values()]
 
     def regularization_loss(self) -> float:
         """The sum of the layers' regularisation losses."""
@@ -380,6 +400,11 @@ class Sequential(TrainableNetwork):
             f"{i:>{widths[0]}}  {name:<{widths[1]}}  {count:>{widths[2]}}"
             for i, name, count in rows
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        left_out = ("gradients_from", "_gradients_incomplete")
+        state = {k: v for k, v in super().__getstate__().items() if k not in left_out}
+        return state | {"history": list(self.history)}
 
     def __repr__(self) -> str:
         return f"Sequential([{', '.join(repr(layer) for layer in self.layers)}])"

@@ -14,7 +14,7 @@ from dropwise._backends.protocol import Array
 from dropwise.layers.base import Layer
 from dropwise.losses import Loss
 from dropwise.network import files, training
-from dropwise.network.data import checked_data, checked_validation_data
+from dropwise.network.data import check_has, checked_data, checked_validation_data
 from dropwise.network.history import Best, Epoch
 from dropwise.optimizers import Optimizer
 
@@ -171,6 +171,7 @@ class TrainableNetwork(Layer):
         Between two epochs the network can be used as always: evaluated, saved, changed.  Arguments
         are checked at the call, before the first epoch.
         """
+        check_has(optimizer, "optimizer", "step")
         as_integer = _arguments.as_integer
         settings = training.Settings(
             loss,

@@ -34,6 +34,8 @@ class Trainable(files.Savable, Protocol):
 
     def parameters(self) -> list[tuple[Array, Array]]: ...
 
+    def parameter_values(self) -> list[Array]: ...
+
     def regularization_loss(self) -> float: ...
 
 
@@ -65,7 +67,7 @@ def training_step(network: Trainable, batch: Data, loss: Loss, optimizer: Optimi
     data_loss = _loss_of(loss, network.forward(batch.x), batch)
     figures = StepFigures(data_loss, network.regularization_loss(), accuracy_of(loss))
     if not math.isfinite(figures.data_loss + figures.regularization_loss):
-        finite = all(bool(np.isfinite(p).all()) for p, _ in network.parameters())
+        finite = all(bool(np.isfinite(p).all()) for p in network.parameter_values())
         raise FloatingPointError(
             f"the loss is {figures.data_loss + figures.regularization_loss} "
             f"(learning rate {optimizer.current_learning_rate:g}); this update was not made, and "
@@ -107,7 +109,7 @@ def train_epochs(
             epoch = replace(epoch, val_loss=val_loss, val_accuracy=val_accuracy)
             network.history[-1] = epoch
         if compares:
-            best.see(epoch, network.parameters() if settings.restore_best else [])
+            best.see(epoch, network.parameter_values() if settings.restore_best else [])
         written = settings.checkpoint is not None and network.epochs_done % settings.every == 0
         if settings.checkpoint is not None and written:
             files.save(network, settings.checkpoint, settings.optimizer, best if compares else None)
@@ -116,7 +118,7 @@ def train_epochs(
         if settings.patience is not None and best.epochs_since(epoch) >= settings.patience:
             break
     if settings.restore_best:
-        best.restore(network.parameters())
+        best.restore(network.parameter_values())
     if settings.checkpoint is not None and not written:
         files.save(network, settings.checkpoint, settings.optimizer)
 
