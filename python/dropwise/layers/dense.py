@@ -321,6 +321,8 @@ class Dense(Layer):
         )
 
     def _set_state(self, checked: tuple[Array, Array]) -> None:
+        if self._parameters is None:  # none need to be drawn
+            self._parameters = self._zeros()
         self.weight, self.bias = checked
 
     def __getstate__(self) -> dict[str, Any]:
