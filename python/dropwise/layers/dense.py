@@ -310,7 +310,7 @@ class Dense(Layer):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Set weight and bias, or neither if one of them does not fit."""
-        self._set_state(self._checked_state(state))
+        Dense._set_state(self, Dense._checked_state(self, state))
 
     def _checked_state(self, state: Mapping[str, Any]) -> tuple[Array, Array]:
         _arguments.check_names(state, ("weight", "bias"), f"{self}: state")

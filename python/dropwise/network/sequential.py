@@ -303,7 +303,7 @@ class Sequential(TrainableNetwork):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Set what `state_dict` gave; if any of it does not fit, nothing is set."""
-        self._set_state(self._checked_state(state))
+        Sequential._set_state(self, Sequential._checked_state(self, state))
 
     def _checked_state(self, state: Mapping[str, Any]) -> _NetworkState:
         if not isinstance(state, Mapping):
