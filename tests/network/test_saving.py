@@ -76,7 +76,9 @@ def test_settings_may_be_numpy_numbers(tmp_path):
     assert adam.learning_rate == float(np.float32(0.1))
 
 
-@pytest.mark.parametrize("wrong", [3, None, b"path", io.StringIO(), np.ones(3)], ids=repr)
+@pytest.mark.parametrize(
+    "wrong", [3, None, b"path", io.StringIO(), np.ones(3)], ids=lambda wrong: type(wrong).__name__
+)
 def test_what_is_no_file_is_refused(wrong):
     for call in (network().save, dw.Sequential.load, dw.load_checkpoint):
         with pytest.raises(TypeError, match="must be a path or an open binary file, got"):
