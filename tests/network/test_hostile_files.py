@@ -258,10 +258,14 @@ def test_a_directory_that_claims_what_is_not_there_is_refused():
         data = bytearray(GOOD)
         data[at + 20 : at + 28] = struct.pack("<II", size, size)
         assert "claims more bytes than there are" in refusal(bytes(data))
-    # All entries are the first one.
-    entries = [("dropwise.npy", npy(np.array("x" * 50_000)))]
-    entries += [(f"{i}.npy", b"") for i in range(100)]
-    assert refusal(zip_of(entries)) is not None
+
+
+def test_entries_cannot_share_their_bytes():
+    data = bytearray(GOOD)
+    first = data.index(b"PK\x01\x02")
+    second = data.index(b"PK\x01\x02", first + 4)
+    data[second + 42 : second + 46] = data[first + 42 : first + 46]  # where the entry begins
+    assert "entry 'network.0.0.weight': File name in directory" in refusal(bytes(data))
 
 
 def test_an_array_whose_bytes_were_changed_is_refused():
