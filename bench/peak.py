@@ -19,12 +19,14 @@ LANES = {"avx512": 16, "avx2": 8, "neon": 4, "scalar": 4}
 
 def _source(lanes: int, loaded: bool) -> str:
     vector = f"<{lanes} x float>"
+    # LLVM before 16 wants to know what pointers lead to.
+    pointer = "ptr" if llvm.llvm_version_info[0] >= 16 else f"{vector}*"
     chains = range(_CHAINS)
     lines = [
         f"declare {vector} @llvm.fma.v{lanes}f32({vector}, {vector}, {vector})",
-        "define void @chains(i64 %n, ptr %memory) {",
+        f"define void @chains(i64 %n, {pointer} %memory) {{",
         "entry:",
-        f"  %f = load {vector}, ptr %memory, align 4",
+        f"  %f = load {vector}, {pointer} %memory, align 4",
         "  br label %loop",
         "loop:",
         "  %i = phi i64 [ 0, %entry ], [ %next, %loop ]",
@@ -38,8 +40,8 @@ def _source(lanes: int, loaded: bool) -> str:
             factor = f"%x{c}"
             lines += [
                 f"  %j{c} = add i64 %first, {c}",
-                f"  %p{c} = getelementptr {vector}, ptr %memory, i64 %j{c}",
-                f"  {factor} = load {vector}, ptr %p{c}, align {4 * lanes}",
+                f"  %p{c} = getelementptr {vector}, {pointer} %memory, i64 %j{c}",
+                f"  {factor} = load {vector}, {pointer} %p{c}, align {4 * lanes}",
             ]
         lines.append(
             f"  %b{c} = call {vector} @llvm.fma.v{lanes}f32"
@@ -50,7 +52,7 @@ def _source(lanes: int, loaded: bool) -> str:
         "  %more = icmp ult i64 %next, %n",
         "  br i1 %more, label %loop, label %end",
         "end:",
-        *(f"  store volatile {vector} %b{c}, ptr %memory, align 4" for c in chains),
+        *(f"  store volatile {vector} %b{c}, {pointer} %memory, align 4" for c in chains),
         "  ret void",
         "}",
     ]

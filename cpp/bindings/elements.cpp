@@ -28,7 +28,7 @@ Element element_of(const py::array& x) {
     if (num == kHalf) return Element::f16;
     if (is_bfloat16(dtype)) return Element::bf16;
     throw py::type_error("dtype must be float32, float64, float16 or bfloat16, got " +
-                         py::str(dtype).cast<std::string>());
+                         py::str(py::handle(dtype)).cast<std::string>());
 }
 
 std::size_t size_of(const py::array& x) {

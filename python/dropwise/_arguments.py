@@ -271,15 +271,24 @@ def as_values(value: Any, shape: tuple[int, ...], name: str) -> Array:
     return array
 
 
+class NamesError(ValueError):
+    """Names of a state that are missing, and names that nothing has use for."""
+
+    def __init__(self, what: str, missing: Iterable[str], unexpected: Iterable[Any]) -> None:
+        self.missing = sorted(missing, key=str)
+        self.unexpected = sorted(unexpected, key=str)
+        parts = {"missing": self.missing, "unexpected": self.unexpected}
+        text = "; ".join(f"{k}: {', '.join(map(repr, v))}" for k, v in parts.items() if v)
+        super().__init__(f"{what} does not fit: {text}")
+
+
 def check_names(state: Mapping[str, Any], names: Iterable[str], what: str) -> None:
     """Raise unless the keys of `state` are just these names."""
     if not isinstance(state, Mapping):
         raise TypeError(f"{what} must be a mapping, got {type(state).__name__}")
     wanted, given = set(names), set(state)
     if wanted != given:
-        parts = {"missing": wanted - given, "unexpected": given - wanted}
-        text = "; ".join(f"{k}: {', '.join(sorted(map(repr, v)))}" for k, v in parts.items() if v)
-        raise ValueError(f"{what} does not fit: {text}")
+        raise NamesError(what, wanted - given, given - wanted)
 
 
 def as_hex(value: Any, name: str) -> int:

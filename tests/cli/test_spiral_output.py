@@ -22,16 +22,28 @@ def test_the_table_stands_beside_both_published_logs(capsys):
     assert "this run, correct" in out
 
 
-def test_csv_has_some_hundred_rows_with_the_last_epoch(csv_file):
+def test_csv_has_some_hundred_rows_and_the_last_hundred_epochs(csv_file):
     assert spiral("--epochs", 250, "--hidden", 2, "--csv", csv_file) == 0
     rows = rows_of(csv_file)
     assert list(rows[0]) == COLUMNS
-    assert [int(row["epoch"]) for row in rows] == [*range(1, 250, 2), 250]
+    assert [int(row["epoch"]) for row in rows] == [*range(1, 151, 2), *range(151, 251)]
     for row in figures(csv_file):
         assert row[2] == pytest.approx(row[3] + row[4])
         assert 0 <= row[1] <= 1
         assert 0 <= row[5] <= 1
     assert figures(csv_file)[-1][-1] == pytest.approx(0.05 / (1 + 5e-5 * 249))
+
+
+def test_the_table_has_the_mean_of_the_last_hundred_epochs(capsys, csv_file):
+    assert spiral("--epochs", 120, "--hidden", 4, "--csv", csv_file) == 0
+    last = figures(csv_file)[-100:]
+    assert [row[0] for row in last] == list(range(21, 121))
+    _, train_acc, loss, data_loss, reg_loss, val_acc, val_loss, _ = np.mean(last, axis=0)
+    (line,) = (row for row in capsys.readouterr().out.splitlines() if "mean, last 100" in row)
+    want = f"{train_acc:.3f}  {loss:.3f} ({data_loss:.3f} + {reg_loss:.3f})"
+    assert line.split(maxsplit=4)[4].split() == [*want.split(), f"{val_acc:.3f}", f"{val_loss:.3f}"]
+    assert spiral("--epochs", 3) == 0
+    assert "mean, last 3 epochs" in capsys.readouterr().out
 
 
 def test_the_saved_network_gives_the_accuracy_of_the_table(tmp_path, csv_file):

@@ -98,7 +98,7 @@ def test_the_rate_may_change_between_calls():
     for rate in (0.5, 0.25, 1.0, 0.0):
         drop.rate = rate
         y = drop.forward(x)
-        assert y.max() == (1 / (1 - rate) if rate < 1 else 0)
+        assert y.max() == np.float32(1 / (1 - rate) if rate < 1 else 0)
     with pytest.raises(ValueError, match="rate must be in"):
         drop.rate = 2
 

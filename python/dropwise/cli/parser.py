@@ -57,6 +57,18 @@ def make_parser() -> argparse.ArgumentParser:
     add("--plot", type=Path, metavar="FILE", help="write a picture: regions, loss, accuracy")
     add("--csv", type=Path, metavar="FILE", help="write the history")
     add("--save", type=Path, metavar="FILE", help="write the network (dropwise.Sequential.load)")
+    add(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="write all that the run goes on from, after every --every epochs and at the end",
+    )
+    add("--every", type=positive, default=100, metavar="N", help="epochs between checkpoints")
+    add(
+        "--resume",
+        action="store_true",
+        help="go on from --checkpoint, to --epochs in total, if the file is there",
+    )
     add("--quiet", action="store_true", help="no progress bar")
 
     about = commands.add_parser("info", help="version, backends, instruction sets, threads")

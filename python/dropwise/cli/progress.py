@@ -12,9 +12,10 @@ from dropwise.cli.errors import INSTALL_HINT
 class TextProgress:
     """Has the methods of tqdm that are used; prints ten lines over all epochs, none if quiet."""
 
-    def __init__(self, total: int, quiet: bool) -> None:
+    def __init__(self, total: int, quiet: bool, done: int = 0) -> None:
         self.every = 0 if quiet else max(1, total // 10)
-        self.total, self.done, self.text = total, 0, ""
+        self.total, self.done, self.text = total, done, ""
+        self.before = done
         self.start = time.perf_counter()
 
     def __enter__(self) -> TextProgress:
@@ -29,7 +30,8 @@ class TextProgress:
     def update(self) -> None:
         self.done += 1
         if self.every and self.done % self.every == 0:
-            left = (time.perf_counter() - self.start) * (self.total / self.done - 1)
+            each = (time.perf_counter() - self.start) / (self.done - self.before)
+            left = each * (self.total - self.done)
             print(
                 f"epoch {self.done} of {self.total}, {self.text}, {left:.0f} s left",
                 file=sys.stderr,
@@ -37,13 +39,13 @@ class TextProgress:
             )
 
 
-def progress_bar(total: int, quiet: bool) -> Any:
-    """A tqdm bar; a `TextProgress` if tqdm is not installed or if quiet."""
+def progress_bar(total: int, quiet: bool, done: int = 0) -> Any:
+    """A tqdm bar that begins at `done`; a `TextProgress` if tqdm is not installed or if quiet."""
     if not quiet:
         try:
             from tqdm import tqdm
         except ImportError:
             print(f"plain progress, as tqdm is not installed: {INSTALL_HINT}", file=sys.stderr)
         else:
-            return tqdm(total=total, unit="epoch", smoothing=0.05)
-    return TextProgress(total, quiet)
+            return tqdm(total=total, initial=done, unit="epoch", smoothing=0.05)
+    return TextProgress(total, quiet, done)

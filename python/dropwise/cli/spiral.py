@@ -6,7 +6,9 @@ It uses the public API only, so it can be read as an example.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -14,10 +16,12 @@ from numpy.typing import ArrayLike, NDArray
 
 import dropwise as dw
 from dropwise.network import Epoch
+from dropwise.optimizers import Optimizer
 
 SAMPLES_PER_CLASS = 2000
 CLASSES = 3
 TRAIN_ROWS = 3000
+LAST = 100  # epochs whose mean the table shows
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,13 @@ class Spiral:
     """
 
     def __init__(self, *, rate: float, wiring: str, seed: int, hidden: int, dtype: str) -> None:
+        self.options = {
+            "rate": rate,
+            "wiring": wiring,
+            "seed": seed,
+            "hidden": hidden,
+            "dtype": dtype,
+        }
         data_seed, net_seed = np.random.SeedSequence(seed).spawn(2)
         rng = np.random.default_rng(data_seed)
         x, y = dw.datasets.spiral_data(SAMPLES_PER_CLASS, CLASSES, seed=rng, dtype=dtype)
@@ -83,59 +94,137 @@ class Spiral:
             ],
             seed=net_seed,
         )
-        # Both have the same layers; inference is that of `net` in either wiring.
-        self.trained = self.net if wiring == "correct" else AsPrinted(self.net.layers)
-        self.history: list[Record] = []
+        self.net.notes = {"spiral": self.options}
+        self.optimizer: Optimizer = dw.Adam(0.05, decay=5e-5, epsilon=1e-7)
+        self._wire()
+        self.new_epochs = 0  # of `run`; there are more in a job that goes on
         self.seconds = 0.0
 
-    def run(self, epochs: int, bar: Any) -> bool:
-        """Train, and evaluate about a hundred epochs including the last; False if Ctrl-C ended it.
+    def _wire(self) -> None:
+        # Both have the same layers; inference is that of `net` in either wiring.
+        correct = self.options["wiring"] == "correct"
+        self.trained = self.net if correct else AsPrinted(self.net.layers)
+        self.trained.history, self.trained.epochs_done = self.net.history, self.net.epochs_done
 
-        `bar` has the methods ``update`` and ``set_postfix_str`` of a tqdm bar.
+    @property
+    def history(self) -> list[Record]:
+        """The epochs that were evaluated."""
+        records = (_record(epoch) for epoch in self.trained.history)
+        return [record for record in records if record is not None]
+
+    # ---- files
+
+    def save(self, path: Path) -> None:
+        """Write the network; it is the plain one in either wiring."""
+        self.net.history, self.net.epochs_done = self.trained.history, self.trained.epochs_done
+        self.net.save(path)
+
+    def save_checkpoint(self, path: Path) -> None:
+        """Write all that the job goes on from."""
+        self.net.history, self.net.epochs_done = self.trained.history, self.trained.epochs_done
+        self.net.save(path, self.optimizer)
+
+    def resume(self, path: Path) -> None:
+        """Go on from the file of `save_checkpoint`; raises if its job had other options."""
+        net, optimizer = dw.load_checkpoint(path)
+        notes = net.notes.get("spiral")
+        if not isinstance(notes, dict) or notes.keys() != self.options.keys() or optimizer is None:
+            raise ValueError(f"{path} holds no spiral job that can go on")
+        differ = [
+            f"--{name} was {notes[name]}, not {value}"
+            for name, value in self.options.items()
+            if notes[name] != value
+        ]
+        if differ:
+            raise ValueError(f"{path} is of a run with other options: {'; '.join(differ)}")
+        if net.config() != self.net.config() or optimizer.config() != self.optimizer.config():
+            raise ValueError(f"{path} holds another network than a spiral job of these options")
+        self.net, self.optimizer = net, optimizer
+        self._wire()
+
+    # ---- training
+
+    def run(self, epochs: int, bar: Any, checkpoint: Path | None = None, every: int = LAST) -> bool:
+        """Train until there are so many epochs; False if Ctrl-C ended it.
+
+        About a hundred epochs are evaluated, and the last hundred.  `bar` has the methods
+        ``update`` and ``set_postfix_str`` of a tqdm bar.  The checkpoint is written after every
+        `every` epochs and after the last.
         """
         loss = dw.SoftmaxCrossEntropy()
+        done = self.trained.epochs_done
         epochs_run = self.trained.iter_fit(
             *self.train,
             loss=loss,
-            optimizer=dw.Adam(0.05, decay=5e-5, epsilon=1e-7),
-            epochs=epochs,
+            optimizer=self.optimizer,
+            epochs=max(0, epochs - done),
             batch_size=None,
         )
-        every = max(1, epochs // 100)
-        epoch = None
+        step = max(1, epochs // 100)
         start = time.perf_counter()
         try:
             for epoch in epochs_run:
-                if epoch.epoch % every == 1 % every or epoch.epoch == epochs:
-                    record = self._evaluate(epoch, loss)
+                number = epoch.epoch
+                if number % step == 1 % step or number > epochs - LAST:
+                    record = self._evaluate(loss)
                     bar.set_postfix_str(
                         f"loss {record.loss:.3f}, acc {record.train_acc:.3f}, "
                         f"val acc {record.val_acc:.3f}",
                         refresh=False,
                     )
+                if checkpoint is not None and (number % every == 0 or number == epochs):
+                    self.save_checkpoint(checkpoint)
                 bar.update()
+            finished = True
         except KeyboardInterrupt:
-            if epoch is not None and (not self.history or self.history[-1].epoch < epoch.epoch):
-                self._evaluate(epoch, loss)
-            return False
-        finally:
-            self.seconds = time.perf_counter() - start
-        return True
+            finished = False
+        self.seconds = time.perf_counter() - start
+        self.new_epochs = self.trained.epochs_done - done
+        if self.trained.history:
+            self._evaluate(loss)
+        return finished
 
-    def _evaluate(self, epoch: Epoch, loss: dw.SoftmaxCrossEntropy) -> Record:
-        """Add a record to the history: the figures of this epoch and those of the test data."""
-        val_loss, val_acc = self.net.evaluate(*self.test, loss=loss)
-        assert epoch.accuracy is not None
-        assert val_acc is not None
-        record = Record(
-            epoch=epoch.epoch,
-            train_acc=epoch.accuracy,
-            loss=epoch.loss,
-            data_loss=epoch.data_loss,
-            reg_loss=epoch.regularization_loss,
-            val_acc=val_acc,
-            val_loss=val_loss,
-            learning_rate=epoch.learning_rate,
-        )
-        self.history.append(record)
+    def _evaluate(self, loss: dw.SoftmaxCrossEntropy) -> Record:
+        """Add the figures of the test data to those of the last epoch, unless they are there."""
+        history = self.trained.history
+        if history[-1].val_loss is None:
+            val_loss, val_acc = self.net.evaluate(*self.test, loss=loss)
+            history[-1] = replace(history[-1], val_loss=val_loss, val_accuracy=val_acc)
+        record = _record(history[-1])
+        assert record is not None
         return record
+
+    def mean_of_last(self) -> tuple[int, Record]:
+        """How many epochs the last hundred are, and their mean.
+
+        Figures of the test data are means over those of them that were evaluated: all in a job that
+        has come to its end.
+        """
+        last = self.trained.history[-LAST:]
+        evaluated = [record for record in map(_record, last) if record is not None]
+        return len(last), Record(
+            epoch=last[-1].epoch,
+            train_acc=fmean(epoch.accuracy or 0.0 for epoch in last),
+            loss=fmean(epoch.loss for epoch in last),
+            data_loss=fmean(epoch.data_loss for epoch in last),
+            reg_loss=fmean(epoch.regularization_loss for epoch in last),
+            val_acc=fmean(record.val_acc for record in evaluated),
+            val_loss=fmean(record.val_loss for record in evaluated),
+            learning_rate=last[-1].learning_rate,
+        )
+
+
+def _record(epoch: Epoch) -> Record | None:
+    """The figures of an epoch in the order of the table; None if it was not evaluated."""
+    if epoch.accuracy is None or epoch.val_accuracy is None or epoch.val_loss is None:
+        return None
+    return Record(
+        epoch=epoch.epoch,
+        train_acc=epoch.accuracy,
+        loss=epoch.loss,
+        data_loss=epoch.data_loss,
+        reg_loss=epoch.regularization_loss,
+        val_acc=epoch.val_accuracy,
+        val_loss=epoch.val_loss,
+        learning_rate=epoch.learning_rate,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -42,7 +43,11 @@ def check_outputs(plot: Path | None, others: Sequence[Path | None]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check the files and the backend, then train, report and write."""
-    check_outputs(args.plot, (args.csv, args.save))
+    if args.resume and args.checkpoint is None:
+        raise UserError("--resume needs --checkpoint FILE, the file to go on from")
+    if args.checkpoint is not None and args.checkpoint in (args.save, args.csv, args.plot):
+        raise UserError(f"{args.checkpoint}: the checkpoint needs a file of its own")
+    check_outputs(args.plot, (args.csv, args.save, args.checkpoint))
     with _chosen_backend(args.backend):
         return _train_and_report(args)
 
@@ -55,26 +60,58 @@ def _chosen_backend(name: str | None) -> AbstractContextManager[object]:
         raise UserError(str(error)) from None
 
 
-def _train_and_report(args: argparse.Namespace) -> int:
-    """Train; print the table; write the files that were asked for."""
+def _make_job(args: argparse.Namespace) -> Spiral:
+    """The job, as new or as the checkpoint has it; stderr says which, if there is a choice."""
     job = Spiral(
         rate=args.rate, wiring=args.wiring, seed=args.seed, hidden=args.hidden, dtype=args.dtype
     )
-    with progress_bar(args.epochs, args.quiet) as bar:
-        finished = job.run(args.epochs, bar)
+    path = args.checkpoint
+    if path is None:
+        return job
+    if not args.resume:
+        if path.exists():
+            print(
+                f"{path} is there; without --resume this run starts anew and replaces it",
+                file=sys.stderr,
+            )
+        return job
+    if not path.exists():
+        print(f"{path} is not there; this run starts anew", file=sys.stderr)
+        return job
+    try:
+        job.resume(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot resume: {error}") from None
+    if job.net.epochs_done > args.epochs:
+        raise UserError(
+            f"cannot resume: {path} has {job.net.epochs_done} epochs, more than --epochs "
+            f"{args.epochs}"
+        )
+    print(f"going on from {path}, after epoch {job.net.epochs_done}", file=sys.stderr)
+    return job
+
+
+def _train_and_report(args: argparse.Namespace) -> int:
+    """Train; print the table; write the files that were asked for."""
+    job = _make_job(args)
+    with progress_bar(args.epochs, args.quiet, job.net.epochs_done) as bar:
+        finished = job.run(args.epochs, bar, args.checkpoint, args.every)
     if not job.history:
         raise UserError("stopped before the first epoch was over; nothing to report")
-    done = job.trained.epochs_done
+    done, new = job.trained.epochs_done, job.new_epochs
+    each = f" ({job.seconds / new * 1e3:.2f} ms each)" if new else ""
     summary = (
-        f"{done} epochs in {job.seconds:.1f} s ({job.seconds / done * 1e3:.2f} ms each), "
+        f"{done} epochs{'' if new == done else f', {new} of them'} in {job.seconds:.1f} s{each}, "
         f"rate {args.rate:g}, seed {args.seed}, {args.dtype}, backend {active().name}"
     )
     print(f"{'' if finished else 'Stopped by Ctrl-C. '}{summary}\n")
-    print(table(f"this run, {args.wiring}", job.history[-1]))
+    if not finished and args.checkpoint is not None and args.checkpoint.exists():
+        print(f"{args.checkpoint} goes on from its last checkpoint with --resume", file=sys.stderr)
+    print(table(f"this run, {args.wiring}", job.history[-1], *job.mean_of_last()))
     if args.csv is not None:
         write_csv(args.csv, job.history)
     if args.save is not None:
-        job.net.save(args.save)
+        job.save(args.save)
     if args.plot is not None:
         title = f"{args.wiring} wiring, rate {args.rate:g}, seed {args.seed}: {done} epochs"
         write_plot(args.plot, job, title)

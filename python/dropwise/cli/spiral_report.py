@@ -10,10 +10,10 @@ from pathlib import Path
 from dropwise.cli.spiral import PUBLISHED, Record
 
 
-def table(title: str, last: Record) -> str:
-    """The run's last figures beside those of the published logs."""
+def table(title: str, last: Record, epochs: int, mean: Record) -> str:
+    """The run's last epoch and the mean of its last `epochs`, beside the published logs."""
     lines = [f"{'':22}{'train acc':>9}  {'loss (data + reg)':21}  {'val acc':>7}  {'val loss':>8}"]
-    for name, r in {title: last, **PUBLISHED}.items():
+    for name, r in {title: last, f"mean, last {epochs} epochs": mean, **PUBLISHED}.items():
         parts = f"{r.loss:.3f} ({r.data_loss:.3f} + {r.reg_loss:.3f})"
         lines.append(
             f"{name:22}{r.train_acc:9.3f}  {parts:21}  {r.val_acc:7.3f}  {r.val_loss:8.3f}"

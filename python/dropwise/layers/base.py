@@ -48,6 +48,10 @@ class Layer:
         super().__init_subclass__(**arguments)
         if "forward" in cls.__dict__ and "predict" not in cls.__dict__:
             cls.predict = Layer.predict  # type: ignore[method-assign]  # not that of another forward
+        if "load_state_dict" in cls.__dict__ and "_checked_state" not in cls.__dict__:
+            # Not the check of another state, nor a way around this method.
+            cls._checked_state = Layer._checked_state  # type: ignore[method-assign]
+            cls._set_state = Layer._set_state  # type: ignore[method-assign]
 
     # ---- how containers call layers
 
@@ -127,6 +131,8 @@ class Layer:
 
         A container checks all of its layers before it sets the first.
         """
+        if type(self).load_state_dict is Layer.load_state_dict:
+            _arguments.check_names(state, (), f"{self}: state")
         return state
 
     def _set_state(self, checked: Any) -> None:

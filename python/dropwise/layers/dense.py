@@ -337,7 +337,7 @@ class Dense(Layer):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Set weight and bias, or neither if one of them does not fit."""
-        self._set_state(self._checked_state(state))
+        Dense._set_state(self, Dense._checked_state(self, state))
 
     def _checked_state(self, state: Mapping[str, Any]) -> tuple[Array, Array]:
         _arguments.check_names(state, ("weight", "bias"), f"{self}: state")
@@ -349,6 +349,8 @@ class Dense(Layer):
         )
 
     def _set_state(self, checked: tuple[Array, Array]) -> None:
+        if self._parameters is None:  # none need to be drawn
+            self._parameters = self._zeros()
         self.weight, self.bias = checked
 
     def __getstate__(self) -> dict[str, Any]:

@@ -370,7 +370,7 @@ class Dropout(Layer):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue with the masks that follow `state`."""
-        self._set_streams(self._checked_state(state))
+        self._set_streams(Dropout._checked_state(self, state))
 
     def _checked_state(self, state: Mapping[str, Any]) -> MaskStreams:
         return _arguments.as_mask_streams(state, f"{self}: state")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, overload
 
@@ -20,6 +22,8 @@ from dropwise.network.history import Best, Epoch
 from dropwise.network.trainable import TrainableNetwork
 from dropwise.optimizers import Optimizer
 from dropwise.random import Seed, key_from_seed, seed_sequence, spawn, spawned_key
+
+_OWN_STATE = ("epochs_done", "shuffle_key")  # names in a state, beside those of the layers
 
 
 @register
@@ -67,6 +71,7 @@ class Sequential(TrainableNetwork):
         inner = [layer for layer in layers_within(self) if isinstance(layer, Sequential)]
         self._inner_networks = tuple(inner)
         self.history: list[Epoch] = []
+        self.notes: dict[str, Any] = {}
         self.unfinished: Best | None = None
         self.epochs_done = 0
         self.shuffle_key = key_from_seed(None)  # with epochs_done: fixes the order of the rows
@@ -317,47 +322,60 @@ class Sequential(TrainableNetwork):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Set what `state_dict` gave; if any of it does not fit, nothing is set."""
-        self._set_state(self._checked_state(state))
+        Sequential._set_state(self, Sequential._checked_state(self, state))
 
     def _checked_state(self, state: Mapping[str, Any]) -> _NetworkState:
-        layers: dict[str, dict[str, Any]] = {str(i): {} for i in range(len(self.layers))}
+        if not isinstance(state, Mapping):
+            raise TypeError(f"Sequential: state must be a mapping, got {type(state).__name__}")
+        parts: dict[str, dict[str, Any]] = {str(i): {} for i in range(len(self.layers))}
         own = {}
         for name, value in state.items():
-            layer, dot, rest = name.partition(".")
-            if dot and layer in layers:
-                layers[layer][rest] = value
+            index, dot, rest = name.partition(".") if isinstance(name, str) else (name, "", "")
+            if dot and index in parts:
+                parts[index][rest] = value
             else:
                 own[name] = value
-        _arguments.check_names(own, ("epochs_done", "shuffle_key"), "Sequential: state")
+        missing = [name for name in _OWN_STATE if name not in own]
+        unexpected = [name for name in own if name not in _OWN_STATE]
+        checked: list[Any] = []
+        others: list[Exception] = []
+        for (i, part), layer in zip(parts.items(), self.layers, strict=True):
+            try:
+                checked.append(layer._checked_state(part))
+            except _arguments.NamesError as error:
+                missing += [f"{i}.{name}" for name in error.missing]
+                unexpected += [f"{i}.{name}" for name in error.unexpected]
+            except (TypeError, ValueError) as error:
+                others.append(type(error)(f"layer {i}: {error}"))
+        if missing or unexpected:
+            raise _arguments.NamesError("Sequential: state", missing, unexpected)
+        if others:
+            raise others[0]
         return _NetworkState(
             _arguments.as_integer(own["epochs_done"], "epochs_done", least=0),
             _arguments.as_hex(own["shuffle_key"], "shuffle_key"),
-            [
-                layer._checked_state(part)
-                for layer, part in zip(self.layers, layers.values(), strict=True)
-            ],
+            checked,
         )
 
     def _set_state(self, checked: _NetworkState) -> None:
         before = None
-        if not all(is_registered(layer) for layer in self.layers):
-            before = self.state_dict()  # a layer of one's own may refuse its part
+        if not all(is_registered(layer) for layer in layers_within(self)):
+            # A layer of one's own may refuse its part, and may have lent its arrays to its state.
+            before = copy.deepcopy([layer.state_dict() for layer in self.layers])
         try:
             for layer, part in zip(self.layers, checked.layers, strict=True):
                 layer._set_state(part)
         except BaseException:
-            if before is not None:
-                for layer, part in zip(
-                    self.layers, self._checked_state(before).layers, strict=True
-                ):
-                    layer._set_state(part)
+            for layer, part in zip(self.layers, before or [], strict=False):
+                with contextlib.suppress(Exception):  # the first error is the one to report
+                    layer._set_state(layer._checked_state(part))
             raise
         self.epochs_done = checked.epochs_done
         self.shuffle_key = checked.shuffle_key
         self._seeded = True
 
     def save(self, file: File, optimizer: Optimizer | None = None) -> None:
-        """Write layers, state and history to one ``.npz`` file; no pickle is involved.
+        """Write layers, state, history and notes to one ``.npz`` file; no pickle is involved.
 
         Parameters
         ----------
@@ -369,7 +387,10 @@ class Sequential(TrainableNetwork):
         Raises
         ------
         TypeError
-            If the network has a layer that is not of this package.
+            If the network, the optimizer, or a layer is not of a class of this package.  No file is
+            touched then.
+        OSError
+            If the file cannot be written.
         """
         files.save(self, file, optimizer)
 
@@ -384,8 +405,10 @@ class Sequential(TrainableNetwork):
         Raises
         ------
         ValueError
-            If the file is anything else, or damaged; the message says what is wrong.  No more
-            memory is taken than the file is long.
+            If the file is anything else, or damaged; the message says what is wrong and where.
+            Memory is taken for what the file holds, not for what it claims.
+        OSError
+            If there is no file that can be read.
         """
         network, _ = files.load(file)
         assert isinstance(network, Sequential)

@@ -13,7 +13,7 @@ from dropwise import _arguments
 from dropwise._backends.protocol import Array
 from dropwise.layers.base import Layer
 from dropwise.losses import Loss
-from dropwise.network import files, training
+from dropwise.network import archive, files, training
 from dropwise.network.data import check_has, checked_data, checked_validation_data
 from dropwise.network.history import Best, Epoch
 from dropwise.optimizers import Optimizer
@@ -28,10 +28,13 @@ class TrainableNetwork(Layer):
         The figures of all epochs over the life of the network.
     epochs_done : int
         How many epochs it has been trained for.
+    notes : dict
+        Yours: whatever JSON can hold.  Files keep it with the network.
     """
 
     layers: tuple[Layer, ...]
     history: list[Epoch]
+    notes: dict[str, Any]
     unfinished: Best | None  # of the fit that the checkpoint was written in that this comes from
     epochs_done: int
     shuffle_key: int  # with epochs_done: fixes the order of the rows
@@ -106,7 +109,8 @@ class TrainableNetwork(Layer):
             End with the parameters of the epoch that was best by that measure.
         checkpoint : path, optional
             Write network, optimizer and history to this file after every `every` epochs, and at the
-            end.  From it, `load_checkpoint` goes on bit for bit as if nothing had happened.
+            end.  A network from `load_checkpoint`, trained with the same arguments for the epochs
+            that are left, ends bit for bit as if nothing had happened.
         every : int
             Epochs from one checkpoint to the next.
         progress : bool
@@ -185,7 +189,8 @@ class TrainableNetwork(Layer):
             as_integer(every, "every", least=1),
         )
         if checkpoint is not None:
-            files.check_savable(self)
+            files.check_savable(self, optimizer)
+            archive.check_place(checkpoint)
         data = checked_data(self, x, y, loss, sample_weight, class_weight)
         validation = None
         if validation_data is not None:

@@ -97,10 +97,14 @@ def train_epochs(
 ) -> Iterator[Epoch]:
     """Train, and yield the figures of each epoch after it."""
     best, network.unfinished = network.unfinished or Best(), None
+    if settings.restore_best and not best.parameters:  # of a run that was not to restore them
+        best = Best()
     compares = settings.patience is not None or settings.restore_best
     workspace = Workspace()
     written = False  # whether the checkpoint is what this call leaves at its end
     for _ in range(settings.epochs):
+        if _has_waited_enough(best, network.history, settings.patience):
+            break
         epoch = _train_epoch(network, data, settings, workspace)
         network.epochs_done += 1
         network.history.append(epoch)
@@ -115,12 +119,15 @@ def train_epochs(
             files.save(network, settings.checkpoint, settings.optimizer, best if compares else None)
             written = not compares
         yield epoch
-        if settings.patience is not None and best.epochs_since(epoch) >= settings.patience:
-            break
     if settings.restore_best:
         best.restore(network.parameter_values())
     if settings.checkpoint is not None and not written:
         files.save(network, settings.checkpoint, settings.optimizer)
+
+
+def _has_waited_enough(best: Best, history: list[Epoch], patience: int | None) -> bool:
+    """Whether training ends now: a run that goes on from a checkpoint may have ended there."""
+    return patience is not None and bool(history) and best.epochs_since(history[-1]) >= patience
 
 
 def _train_epoch(network: Trainable, data: Data, settings: Settings, workspace: Workspace) -> Epoch:
