@@ -1,21 +1,27 @@
 """The spiral job: data, network in both wirings, training, history.
 
-It uses the public API only, so it can be read as an example.
+Apart from `AsPrinted`, it uses the public API only, so it can be read as an example.
 """
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 import dropwise as dw
+from dropwise._arrays import make_bits
+from dropwise._backends.protocol import Array
+from dropwise.layers.dropout import DropoutPass
+from dropwise.layers.run import RunContext
 from dropwise.network import Epoch
+from dropwise.network.fused import FusedLayers, NetworkPass
 from dropwise.optimizers import Optimizer
 
 SAMPLES_PER_CLASS = 2000
@@ -52,17 +58,37 @@ class AsPrinted(dw.Sequential):
     the backward pass only.
     """
 
-    def forward(self, x: ArrayLike, training: bool = True) -> NDArray[Any]:
-        hidden, activation, dropout, output = self.layers
-        a = activation.forward(hidden.forward(np.asarray(x)))
-        dropout.forward(a, training)
-        return output.forward(a)
+    def __init__(self, layers: Sequence[dw.Layer]) -> None:
+        super().__init__(layers)
+        self._fused = _BackwardDropout(layers)
 
-    def backward(self, dy: ArrayLike, *, input_grad: bool = True) -> NDArray[Any]:
-        gradient = np.asarray(dy)
-        for layer in reversed(self.layers):
-            gradient = layer.backward(gradient)
-        return gradient
+
+class _BackwardDropout(FusedLayers):
+    """The layers of `AsPrinted`, fused as those of the correct wiring are.
+
+    Forward goes without the dropout, whose mask and scale are then put into what is left for
+    backward.
+    """
+
+    def __init__(self, layers: Sequence[dw.Layer]) -> None:
+        hidden, activation, dropout, output = layers
+        assert isinstance(hidden, dw.Dense)
+        assert isinstance(dropout, dw.Dropout)
+        super().__init__([hidden, activation, output])
+        self._hidden, self._dropout = hidden, dropout
+
+    def forward(self, x: Array, context: RunContext) -> tuple[Array, NetworkPass | None]:
+        y, this = super().forward(x, context)
+        if this is not None and context.training:
+            shape, dtype = (len(x), self._hidden.out_features), self._hidden.dtype
+            noise = self._dropout.noise_in(context, shape, dtype)
+            rate, scale, key, stream, offset, _ = noise
+            kept = make_bits(math.prod(shape), rate, key, stream, offset)
+            activated = this.records[0]
+            np.bitwise_and(activated.passed, kept, out=activated.passed)
+            activated.scale = scale
+            context.remember(self._dropout, DropoutPass(shape, dtype, kept, *noise))
+        return y, this
 
 
 class Spiral:
