@@ -409,3 +409,16 @@ def test_patience_stops_and_restore_best_returns_to_the_best_epoch(restore):
     for p, q in zip(net.parameter_values(), reference.parameter_values(), strict=True):
         np.testing.assert_array_equal(p, q)
     assert net.epochs_done == 5
+
+
+def test_evaluate_does_not_come_between_forward_and_backward_of_the_loss():
+    for loss in (dw.SoftmaxCrossEntropy(), dw.MeanSquaredError(), Unweighted()):
+        y = CLASSES if isinstance(loss, dw.SoftmaxCrossEntropy) else X[:, :3]
+        net = network()
+        scores = net.forward(X)
+        loss.forward(scores, y)
+        gradient = loss.backward().copy()
+        dx = net.backward(gradient).copy()
+        net.evaluate(X[:4] + 1, y[:4], loss=loss)
+        np.testing.assert_array_equal(loss.backward(), gradient)
+        np.testing.assert_array_equal(net.backward(gradient), dx)

@@ -129,3 +129,11 @@ def test_the_products_of_a_network_take_the_strategies_that_skip(isa, dtype, mon
     net.backward(dy)
     # a gradient is computed where the mask of the layer before lets it pass
     assert ((128, 256), (256, 512), "kept") in taken
+
+
+def test_few_values_in_many_rows_are_read_from_lists(isa, dtype):
+    """A list takes several words of a row at once, so that there are fewer to look at."""
+    a, b, out = operands((512, 1024, 64), dtype, 0.02)
+    product = Product(a, b, out, skip="a", strategy="skip_a")
+    words = {d: native.product_terms(product, d)["words"] for d in (0.01, 0.5)}
+    assert words[0.01] <= words[0.5] / 2
