@@ -53,7 +53,8 @@ class ScaledLoss:
     def backward(self) -> Array:
         """The gradient with respect to `y_pred`."""
         gradient: Array = self.loss.backward()
-        return gradient * gradient.dtype.type(self.factor)
+        scaled: Array = gradient * gradient.dtype.type(self.factor)
+        return scaled
 
     def check(
         self, y: ArrayLike, shape: tuple[int, ...], sample_weight: ArrayLike | None = None

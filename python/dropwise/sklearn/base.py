@@ -14,7 +14,7 @@ from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-from dropwise import Sequential
+from dropwise import SGD, Adam, Sequential
 from dropwise._backends.protocol import Array
 from dropwise.losses import Loss
 from dropwise.network.data import Data
@@ -51,6 +51,11 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """A multi-layer perceptron: the parameters and methods that both estimators have."""
 
     _has_classes: ClassVar[bool]
+    _network: Sequential  # from the first fit on, like what follows
+    _architecture: Architecture
+    _out_activation: str
+    _optimizer: Adam | SGD  # not after solver="lbfgs"
+
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "activation": [StrOptions({"identity", "logistic", "tanh", "relu"})],
@@ -83,7 +88,8 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     }
 
     def __init__(self, **parameters: Any) -> None:
-        vars(self).update(parameters)
+        for name, value in parameters.items():
+            setattr(self, name, value)
 
     # ---- what is known of the network
 
@@ -189,6 +195,8 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
                 sample_weight, X, dtype=np.float64, ensure_non_negative=True
             )
         y, weight = self._targets(y, sample_weight, X.dtype, incremental, classes)
+        if weight is not None and not weight.any():
+            raise ValueError("Sample weights must contain at least one non-zero number.")
         outputs = self._outputs_of(y)
         random_state = check_random_state(self.random_state)
         self._prepare_network(
@@ -237,7 +245,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
             draw_weights(self._network, self.activation, random_state)
             self.t_ = 0
             for name in ("_optimizer", "loss_curve_"):
-                vars(self).pop(name, None)
+                self.__dict__.pop(name, None)
         else:
             units = self._architecture.units
             if wanted.units != units:
@@ -288,8 +296,10 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
             self._optimizer = stochastic.new_optimizer(self)
         stochastic.train(self, data, loss, random_state, incremental=incremental)
 
-    # What a loss of several outputs is multiplied by before it is reported; gradients are not.
-    _unit = 1.0
+    @property
+    def _unit(self) -> float:
+        """What the loss is multiplied by before it is reported; its gradient is not."""
+        return 1.0
 
     def _reported(self, figures: StepFigures) -> float:
         return self._unit * figures.data_loss + figures.regularization_loss

@@ -109,6 +109,8 @@ class Epochs:
             figures = training_step(estimator._network, batch, self._loss, optimizer)
             total += n * estimator._reported(figures)
             rows += n
+        if not rows:
+            raise ValueError("The rows to train with must have at least one non-zero weight.")
         return total / rows
 
 
