@@ -328,7 +328,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
 
     def _checked_rows(self, X: Any) -> Any:
         check_is_fitted(self)
-        return validate_data(self, X, accept_sparse="csr", dtype=_FLOATS, reset=False)
+        return validate_data(self, X, accept_sparse="csr", dtype=_FLOATS, order="C", reset=False)
 
     def _scores(self, X: Any) -> Array:
         """The network's result for rows that were checked."""

@@ -144,7 +144,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # no types
     >>> from sklearn.datasets import make_classification
     >>> from dropwise.sklearn import MLPClassifier
     >>> X, y = make_classification(300, random_state=1)
-    >>> model = MLPClassifier(dropout=0.5, random_state=1, max_iter=100, tol=0).fit(X, y)
+    >>> model = MLPClassifier(dropout=0.2, learning_rate_init=0.01, random_state=1).fit(X, y)
     >>> model.score(X, y) > 0.9
     True
     >>> mean, std = model.predict_mc(X[:5], n_samples=50)
