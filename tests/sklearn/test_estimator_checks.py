@@ -13,6 +13,8 @@ from sklearn.utils.estimator_checks import check_estimator, parametrize_with_che
 
 from dropwise.sklearn import MLPClassifier, MLPRegressor
 
+CHECKS = parametrize_with_checks([MLPClassifier(), MLPRegressor()])  # a generator, before 1.8
+
 # A row that is there twice has two masks, a row of weight 2 has one.
 BY_WEIGHT = {
     "check_sample_weight_equivalence_on_dense_data",
@@ -21,7 +23,7 @@ BY_WEIGHT = {
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@parametrize_with_checks([MLPClassifier(), MLPRegressor()])
+@pytest.mark.parametrize(CHECKS.args[0], list(CHECKS.args[1]), **CHECKS.kwargs)
 def test_the_public_checks_pass_without_excuses(estimator, check):
     check(estimator)
 

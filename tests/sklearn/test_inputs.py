@@ -43,7 +43,8 @@ def test_sparse_rows_are_dense_some_at_a_time(estimator, monkeypatch):
     most, toarray = [], type(wide).toarray
 
     def counted(matrix, *arguments, **options):
-        most.append(matrix.shape[0])
+        if matrix.shape[1] == 40:  # and not the labels
+            most.append(matrix.shape[0])
         return toarray(matrix, *arguments, **options)
 
     monkeypatch.setattr(type(wide), "toarray", counted)
