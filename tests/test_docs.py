@@ -8,13 +8,20 @@ from pathlib import Path
 
 import pytest
 
+from support import require
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 
+OPTIONAL = {"sklearn.md": "sklearn"}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_examples_in_pages(page):
+    if page.name in OPTIONAL:
+        require(OPTIONAL[page.name])
     result = doctest.testfile(str(page), module_relative=False, optionflags=FLAGS)
     assert result.failed == 0
     assert result.attempted or ">>>" not in page.read_text()

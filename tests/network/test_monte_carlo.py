@@ -64,3 +64,17 @@ def test_predict_mc_does_not_come_between_forward_and_backward():
     net.predict_mc(sample(4, 5), 2)
     np.testing.assert_array_equal(net.backward(np.ones((4, 3))), dx)
     np.testing.assert_array_equal(net.layers[1].mask, mask)
+
+
+@pytest.mark.parametrize("spec", ["5 64 R D 3", "5 D 64 R D 3", "5 7 R 3"])
+@pytest.mark.parametrize("noise_shape", [None, (1, None)])
+def test_parts_of_the_rows_have_the_samples_of_the_whole(spec, noise_shape):
+    x = sample(11, 5)
+    whole, *parts = (dw.Sequential(chain(spec, noise_shape=noise_shape)) for _ in range(3))
+    expected = whole.predict_mc(x, 20)
+    first = parts[0].predict_mc(x[:4], 20)
+    second = parts[1].predict_mc(x[4:], 20, first_row=4)
+    for a, b, c in zip(expected, first, second, strict=True):
+        np.testing.assert_allclose(np.concatenate([b, c]), a, rtol=1e-10, atol=1e-14)
+    with pytest.raises(ValueError, match="first_row must be at least 0"):
+        whole.predict_mc(x, 20, first_row=-1)

@@ -148,7 +148,12 @@ class Dense(Layer):
 
     @weight.setter
     def weight(self, value: ArrayLike) -> None:
-        self._assign(self.weight, value, "weight")
+        shape = (self.in_features, self.out_features)
+        values = _arguments.as_values(value, shape, f"{self}: weight")
+        # Weights that nobody has seen need not be drawn.
+        if self._parameters is None:
+            self.__dict__.setdefault("_parameters", self._zeros())
+        self.weight[...] = values
 
     @property
     def bias(self) -> Array:
@@ -307,9 +312,14 @@ class Dense(Layer):
         if (self.l1, self.l2) == (self.bias_l1, self.bias_l2):
             return [(self.l1, self.l2, value, gradient)]
         n = self.out_features
+        weight, bias = slice(None, -n), slice(-n, None)
         return [
-            (self.l1, self.l2, value[:-n], gradient[:-n]),
-            (self.bias_l1, self.bias_l2, value[-n:], gradient[-n:]),
+            (penalty_1, penalty_2, value[part], gradient[part])
+            for penalty_1, penalty_2, part in (
+                (self.l1, self.l2, weight),
+                (self.bias_l1, self.bias_l2, bias),
+            )
+            if penalty_1 or penalty_2
         ]
 
     # ---- state

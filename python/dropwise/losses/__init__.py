@@ -7,13 +7,17 @@ loss have no record.
 
 from dropwise.losses.base import Loss, accuracy_of, takes_sample_weight
 from dropwise.losses.binary import BinaryCrossEntropy
+from dropwise.losses.poisson import HalfPoissonDeviance
+from dropwise.losses.scaled import ScaledLoss
 from dropwise.losses.softmax import SoftmaxCrossEntropy, class_numbers
 from dropwise.losses.squared import MeanSquaredError
 
 __all__ = [
     "BinaryCrossEntropy",
+    "HalfPoissonDeviance",
     "Loss",
     "MeanSquaredError",
+    "ScaledLoss",
     "SoftmaxCrossEntropy",
     "accuracy_of",
     "class_numbers",

@@ -29,9 +29,12 @@ class TakesRows(Protocol):
 
 @dataclass(frozen=True)
 class Data:
-    """Rows, their targets, and what weight each has in a mean (None: all the same)."""
+    """Rows, their targets, and what weight each has in a mean (None: all the same).
 
-    x: Array
+    `x` may be a matrix of scipy.sparse that knows its rows (CSR): batches of it are dense.
+    """
+
+    x: Any  # ndarray in C order, or sparse
     y: Array
     weight: NDArray[np.float64] | None
 
@@ -43,12 +46,15 @@ class Data:
         The next batch may overwrite the x of this one.
         """
         x, y, weight = self.x, self.y, self.weight
-        for start in range(0, len(x), size):
-            if order is None:
-                part = slice(start, start + size)
-                yield Data(x[part], y[part], None if weight is None else weight[part])
+        is_sparse = not isinstance(x, np.ndarray)
+        for start in range(0, x.shape[0], size):
+            rows: Any = slice(start, start + size)
+            if order is not None:
+                rows = order[rows]
+            if is_sparse or order is None:
+                x_batch = x[rows].toarray() if is_sparse else x[rows]
+                yield Data(x_batch, y[rows], None if weight is None else weight[rows])
                 continue
-            rows = order[start : start + size]
             x_batch = workspace.array("x", (len(rows), *x.shape[1:]), x.dtype)
             np.take(x, rows, axis=0, out=x_batch, mode="clip")
             yield Data(x_batch, y[rows], None if weight is None else weight[rows])
@@ -73,6 +79,7 @@ def checked_data(
     rows = network.check_input(x)
     if network.input_dtype is not None:  # once, and not in every step
         rows = rows.astype(network.input_dtype, copy=False)
+    rows = np.ascontiguousarray(rows)  # else `take` would copy all of it for each batch
     targets = _arguments.as_plain_array(y, "y")
     n = len(rows)
     if targets.ndim == 0 or len(targets) != n or n == 0:

@@ -45,7 +45,11 @@ class _Moments:
 
 
 def predict_mc(
-    network: FusedLayers, x: Array, n_samples: int, transform: Callable[[Array], Array] | None
+    network: FusedLayers,
+    x: Array,
+    n_samples: int,
+    transform: Callable[[Array], Array] | None,
+    first_row: int = 0,
 ) -> tuple[Array, Array]:
     """What ``Sequential.predict_mc`` describes."""
     start, dropout, x = _before_dropout(network, x)
@@ -59,7 +63,7 @@ def predict_mc(
         moments = _Moments()
         for done in range(0, n_samples, ROWS_AT_ONCE):
             n = min(n_samples - done, ROWS_AT_ONCE)
-            context.first_row = first * n_samples + done
+            context.first_row = (first_row + first) * n_samples + done
             inputs = np.repeat(rows, n, axis=0)
             if dropout is not None:
                 inputs, _ = dropout._run(inputs, context)

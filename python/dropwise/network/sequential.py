@@ -242,6 +242,7 @@ class Sequential(TrainableNetwork):
         n_samples: int = 100,
         *,
         transform: Callable[[Array], Array] | None = None,
+        first_row: int = 0,
     ) -> tuple[Array, Array]:
         """Mean and standard deviation of the result over random masks (Monte Carlo dropout).
 
@@ -254,6 +255,9 @@ class Sequential(TrainableNetwork):
             Applied to the results before they are averaged, e.g. a softmax.  It gets arrays of
             shape (m, ..., out_features) with the results of some rows and samples, and has to treat
             each row by itself.
+        first_row : int
+            Where in a larger batch the rows of `x` are.  Copies of a network that each take a part
+            of the rows get the results that one has for all.
 
         Returns
         -------
@@ -272,7 +276,8 @@ class Sequential(TrainableNetwork):
         """
         rows = self.check_input(x)
         n_samples = _arguments.as_integer(n_samples, "n_samples", least=1)
-        return monte_carlo.predict_mc(self._fused, rows, n_samples, transform)
+        first_row = _arguments.as_integer(first_row, "first_row", least=0)
+        return monte_carlo.predict_mc(self._fused, rows, n_samples, transform, first_row)
 
     def has_parameters(self) -> bool:
         """Whether any layer has."""

@@ -62,10 +62,15 @@ class StepFigures(NamedTuple):
     accuracy: float | None
 
 
+def forward_step(network: Trainable, batch: Data, loss: Loss) -> StepFigures:
+    """The first half of a step: what ``network.backward(loss.backward())`` goes back from."""
+    data_loss = _loss_of(loss, network.forward(batch.x), batch)
+    return StepFigures(data_loss, network.regularization_loss(), accuracy_of(loss))
+
+
 def training_step(network: Trainable, batch: Data, loss: Loss, optimizer: Optimizer) -> StepFigures:
     """Update the parameters once, with the gradients of one batch."""
-    data_loss = _loss_of(loss, network.forward(batch.x), batch)
-    figures = StepFigures(data_loss, network.regularization_loss(), accuracy_of(loss))
+    figures = forward_step(network, batch, loss)
     if not math.isfinite(figures.data_loss + figures.regularization_loss):
         finite = all(bool(np.isfinite(p).all()) for p in network.parameter_values())
         raise FloatingPointError(
@@ -165,7 +170,7 @@ def _train_epoch(network: Trainable, data: Data, settings: Settings, workspace: 
 
 def collect_epochs(epochs: Iterator[Epoch], total: int, progress: bool) -> list[Epoch]:
     """A list of the epochs; shows a progress bar, if one is wanted and tqdm is installed."""
-    bar = _progress_bar(total) if progress else None
+    bar = progress_bar(total) if progress else None
     history = []
     try:
         for epoch in epochs:
@@ -191,7 +196,7 @@ def _figures_text(epoch: Epoch) -> str:
     return text
 
 
-def _progress_bar(total: int) -> Any:
+def progress_bar(total: int) -> Any:
     """A tqdm bar, or None if tqdm is not installed."""
     try:
         from tqdm.auto import tqdm

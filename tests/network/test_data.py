@@ -1,0 +1,34 @@
+"""Batches of rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.sparse
+
+import dropwise as dw
+from dropwise.network.data import Data, checked_data
+from dropwise.network.workspace import Workspace
+
+ORDER = np.random.default_rng(0).permutation(10)
+
+
+@pytest.mark.parametrize("order", [None, ORDER])
+@pytest.mark.parametrize("make", [np.asarray, scipy.sparse.csr_array])
+def test_batches_have_the_rows_in_order_and_are_dense(order, make):
+    x, y, weight = np.eye(10), np.arange(10), np.arange(10.0)
+    batches = Data(make(x), y, weight).batches(4, order, Workspace())
+    batches = [Data(batch.x.copy(), batch.y, batch.weight) for batch in batches]
+    assert [len(batch.x) for batch in batches] == [4, 4, 2]
+    rows = np.arange(10) if order is None else order
+    np.testing.assert_array_equal(np.concatenate([batch.x for batch in batches]), x[rows])
+    np.testing.assert_array_equal(np.concatenate([batch.y for batch in batches]), rows)
+    np.testing.assert_array_equal(np.concatenate([batch.weight for batch in batches]), rows)
+
+
+def test_rows_to_train_with_are_in_c_order():
+    # np.take from another order copies all of the array for each batch.
+    network = dw.Sequential([dw.Dense(3, 2)])
+    x = np.asfortranarray(np.ones((6, 3), np.float32))
+    data = checked_data(network, x, np.zeros(6, int), dw.SoftmaxCrossEntropy())
+    assert data.x.flags.c_contiguous
