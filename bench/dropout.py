@@ -26,8 +26,8 @@ RATES = (0.1, 0.25, 0.5)
 KEY_SEED = 7
 
 _native = harness.optional("dropwise._native")
-_torch = harness.optional("torch")
-_jax = harness.optional("jax")
+_torch = harness.peer("torch")
+_jax = harness.peer("jax")
 
 
 class TextbookDropout:

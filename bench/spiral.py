@@ -34,8 +34,8 @@ L2, LEARNING_RATE, DECAY, EPSILON, BETAS = 5e-4, 0.05, 5e-5, 1e-7, (0.9, 0.999)
 REFERENCE = {"correct": (0.857, 0.867, 0.015), "as-printed": (0.895, 0.882, 0.03)}
 
 _native = harness.optional("dropwise._native")
-_torch = harness.optional("torch")
-_jax = harness.optional("jax")
+_torch = harness.peer("torch")
+_jax = harness.peer("jax")
 
 
 # ---- the network as the texts write it ---------------------------------------------------------

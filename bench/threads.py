@@ -1,4 +1,4 @@
-"""What a second core brings to dropout of 16 M elements and to a training step.
+"""What a second core brings to dropout of 16 M elements, a training step and an epoch of `fit`.
 
     python3 bench/threads.py [--quick]
 
@@ -19,10 +19,12 @@ import dropout
 import dropwise as dw
 import harness
 import train
+import trainers
 from harness import Case, Contender, Goal, Question
 
 SIZE = 1 << 24
 RATES = (0.1, 0.5)
+BATCHES = (128, 1024)  # rows, of an epoch of 4096
 
 
 def cases(args: argparse.Namespace) -> Iterable[Case]:
@@ -48,6 +50,16 @@ def cases(args: argparse.Namespace) -> Iterable[Case]:
             {"what": "step", "rate": rate},
             [train.ours(name, problem, rate, use) for name, use in turns.items()],
         )
+    for batch in BATCHES:
+        sizes = (784, 1024, 1024, 10)
+        rows = trainers.Problem(sizes, batch, 1 if args.quick else 4096 // batch)
+        yield Case(
+            {"what": "epoch", "batch": batch, "rate": 0.5},
+            [
+                Contender(name, trainers.ours(rows, 0.5), lambda loss: None, use)
+                for name, use in turns.items()
+            ],
+        )
 
 
 def _goal(what: str, floor: float, aim: float, where: dict[str, Any]) -> Goal:
@@ -62,6 +74,8 @@ QUESTION = Question(
     [
         _goal("forward 16 M", 1.3, 1.6, {"what": "forward, out="}),
         _goal("step (256, 1024, 1024, 1024), rate 0.5", 1.7, 1.9, {"what": "step", "rate": 0.5}),
+        _goal("fit (784, 1024, 1024, 10), batch 128", 1.55, 1.7, {"what": "epoch", "batch": 128}),
+        _goal("fit (784, 1024, 1024, 10), batch 1024", 1.75, 1.9, {"what": "epoch", "batch": 1024}),
     ],
     threads=2,
     rounds=15,

@@ -32,8 +32,8 @@ PICTURED = (256, 1024, 1024, 1024)
 PICTURED_RATES = (0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9)
 
 _native = harness.optional("dropwise._native")
-_torch = harness.optional("torch")
-_jax = harness.optional("jax")
+_torch = harness.peer("torch")
+_jax = harness.peer("jax")
 
 
 class Problem:

@@ -21,7 +21,7 @@ def _run(script: str, *arguments: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "name", ["dropout", "dense", "choice", "spiral", "train", "threads", "textbooks"]
+    "name", ["dropout", "dense", "choice", "spiral", "train", "threads", "textbooks", "fit"]
 )
 def test_a_bench_checks_and_times_all_its_contenders(name, tmp_path):
     for needed in ("rich", "threadpoolctl", "dropwise._native"):
