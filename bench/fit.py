@@ -1,11 +1,12 @@
-"""What training costs from end to end: epochs of `fit`, optimizer steps, Monte Carlo prediction.
+"""What training costs: epochs of `fit`, steps, optimizers; and Monte Carlo prediction.
 
     python3 bench/fit.py [--quick] [--threads 2]
 
 An epoch goes from rows in NumPy arrays to updated weights and a mean loss; ours also counts what it
 got right.  Before anybody is timed, the losses of its first epochs must be those of the others, to
 what another seed changes in them.  scikit-learn has no dropout: its time at rate 0 stands beside
-every rate.  One step's products and masks alone are in products.py, memory in memory.py.
+every rate.  trainers.py has the epochs, step.py the forward and backward pass by itself, memory.py
+the memory of training.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from rich.table import Table
 import dropwise as dw
 import harness
 import memory
+import step
 import trainers
 from harness import Case, Contender, Goal, Question
 
@@ -227,7 +229,7 @@ def torch_monte_carlo(p: trainers.Problem, rate: float) -> dict[str, Callable[[]
 
 
 def cases(args: argparse.Namespace) -> Iterable[Case]:
-    for part in (epochs, optimizers, fresh_results, monte_carlo):
+    for part in (epochs, step.cases, optimizers, fresh_results, monte_carlo):
         yield from part(args)
 
 
@@ -251,6 +253,7 @@ def _where(what: str, **labels: Any) -> dict[str, Any]:
 
 
 GOALS = [
+    *step.GOALS,
     *(
         Goal(f"epoch of fit, ({', '.join(map(str, sizes))}), rate 0.5", against, ">=", floor, aim,
              "native", (peer,), _where("epoch", sizes=title(sizes), rate=0.5))
@@ -287,27 +290,38 @@ def summary(result: Mapping[str, Any]) -> Iterable[Table]:
 
 
 def picture(result: Mapping[str, Any], path: Path) -> None:
-    """Time of an epoch over the rate, for the first network."""
+    """Time over the rate, of a step and of an epoch: as far as they were measured."""
     from matplotlib.figure import Figure
 
-    where = {"what": "epoch", "sizes": title(NETWORKS[0][0])}
-    cases = [case for case in result["cases"] if harness.matches(case["labels"], where)]
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axis = figure.subplots()
-    for name in cases[0]["times"] if cases else ():
-        ours = name in ("native", "numba")
-        axis.plot(
-            [case["labels"]["rate"] for case in cases],
-            [case["times"][name]["median"] * 1e3 for case in cases],
-            marker="o",
-            linestyle="-" if ours else "--",
-            label=f"dropwise, {name}" if ours else name,
-        )
-    axis.set(xlabel="dropout rate", ylabel="ms an epoch", ylim=(0, None), xlim=(-0.02, 1))
-    threads = result["machine"]["threads"]
-    axis.set_title(f"Training {title(NETWORKS[0][0])}: 16 batches of 128, {threads} thread(s)")
-    axis.grid(alpha=0.3)
-    if cases:
+    panels = [
+        (f"step, {step.MAIN}", "ms a step", {"what": "step", "shape": step.MAIN}),
+        (
+            f"fit, {title(NETWORKS[0][0])}, 16 batches of 128",
+            "ms an epoch",
+            _where("epoch", sizes=title(NETWORKS[0][0])),
+        ),
+    ]
+    found = [
+        (name, unit, cases)
+        for name, unit, where in panels
+        if (cases := [c for c in result["cases"] if harness.matches(c["labels"], where)])
+    ]
+    if not found:
+        return
+    figure = Figure(figsize=(6.5 * len(found), 4.2), layout="constrained")
+    axes = figure.subplots(1, len(found), squeeze=False)[0]
+    for axis, (name, unit, cases) in zip(axes, found, strict=True):
+        for contender in cases[0]["times"]:
+            ours = contender.startswith(("native", "numba"))
+            axis.plot(
+                [case["labels"]["rate"] for case in cases],
+                [case["times"][contender]["median"] * 1e3 for case in cases],
+                marker="o",
+                linestyle="-" if ours else "--",
+                label=f"dropwise, {contender}" if ours else contender,
+            )
+        axis.set(xlabel="dropout rate", ylabel=unit, ylim=(0, None), xlim=(-0.02, 1), title=name)
+        axis.grid(alpha=0.3)
         axis.legend(fontsize="small")
     figure.savefig(path)
 

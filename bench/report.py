@@ -18,11 +18,11 @@ from typing import Any
 import harness
 
 QUESTIONS = (
-    "dropout",
+    "elementwise",
     "spiral",
-    "dense",
-    "choice",
-    "train",
+    "products",
+    "tuning.choice",
+    "fit",
     "threads",
     "textbooks",
     "textbook_scripts",

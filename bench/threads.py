@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-import dropout
 import dropwise as dw
+import elementwise
 import harness
-import train
+import step
 import trainers
 from harness import Case, Contender, Goal, Question
 
@@ -31,13 +31,13 @@ def cases(args: argparse.Namespace) -> Iterable[Case]:
     rng = np.random.default_rng(0)
     x = rng.random(SIZE >> 8 if args.quick else SIZE, dtype=np.float32)
     y = np.empty_like(x)
-    problem = train.Problem(train.SHAPES[0] if args.quick else train.PICTURED)
+    problem = step.Problem(step.SHAPES[0] if args.quick else step.PICTURED)
     turns = {f"{n} threads": functools.partial(dw.set_num_threads, n) for n in (1, args.threads)}
     for rate in RATES:
         layers = {name: dw.Dropout(rate, seed=0) for name in turns}
 
         def check(result: np.ndarray, rate: float = rate) -> None:
-            dropout.dropped(x, result, rate, 1 / (1 - rate))
+            elementwise.dropped(x, result, rate, 1 / (1 - rate))
 
         yield Case(
             {"what": "forward, out=", "rate": rate},
@@ -48,7 +48,7 @@ def cases(args: argparse.Namespace) -> Iterable[Case]:
         )
         yield Case(
             {"what": "step", "rate": rate},
-            [train.ours(name, problem, rate, use) for name, use in turns.items()],
+            [step.ours(name, problem, rate, use) for name, use in turns.items()],
         )
     for batch in BATCHES:
         sizes = (784, 1024, 1024, 10)

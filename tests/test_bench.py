@@ -21,7 +21,8 @@ def _run(script: str, *arguments: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "name", ["dropout", "dense", "choice", "spiral", "train", "threads", "textbooks", "fit"]
+    "name",
+    ["elementwise", "fit", "products", "spiral", "textbooks", "threads", "tuning/choice"],
 )
 def test_a_bench_checks_and_times_all_its_contenders(name, tmp_path):
     for needed in ("rich", "threadpoolctl", "dropwise._native"):
@@ -31,7 +32,7 @@ def test_a_bench_checks_and_times_all_its_contenders(name, tmp_path):
         pytest.skip("one core to use")
     _run(f"{name}.py", "--quick", "--results", str(tmp_path))
     threads = 2 if name == "threads" else 1
-    result = json.loads((tmp_path / f"{name}-{threads}.tmp.json").read_text())
+    result = json.loads((tmp_path / f"{Path(name).name}-{threads}.tmp.json").read_text())
     assert result["machine"]["threads"] == threads
     assert result["cases"]
     for case in result["cases"]:
@@ -45,7 +46,7 @@ def test_a_bench_checks_and_times_all_its_contenders(name, tmp_path):
 def test_the_costs_of_all_strategies_are_fitted():
     for needed in ("rich", "tqdm", "scipy", "dropwise._native"):
         require(needed)
-    lines = _run("costs.py", "--products", "60").splitlines()
+    lines = _run("tuning/costs.py", "--products", "60").splitlines()
     heads = [line for line in lines if not line.startswith(" ")]
     assert [head.partition(":")[0] for head in heads] == ["float32", "float64"]
     rows = [line.split(" = ") for line in lines if line.startswith(" ")]

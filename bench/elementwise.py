@@ -1,6 +1,6 @@
 """What dropout costs: against copying memory, the textbook class, PyTorch and JAX.
 
-    python3 bench/dropout.py [--quick] [--threads 2]
+    python3 bench/elementwise.py [--quick] [--threads 2]
 
 Outputs are written to memory that is there ("out=") or that is allocated in the call ("fresh").
 PyTorch draws its mask twice as fast at rate 0.1 as at 0.5: comparisons with it quote 0.1.
@@ -283,7 +283,7 @@ def picture(result: Mapping[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-QUESTION = Question("dropout", __doc__.partition("\n")[0], cases, GOALS, picture, seconds=0.7)
+QUESTION = Question("elementwise", __doc__.partition("\n")[0], cases, GOALS, picture, seconds=0.7)
 
 if __name__ == "__main__":
     harness.main(QUESTION)
