@@ -323,7 +323,7 @@ def picture(result: Mapping[str, Any], path: Path) -> None:
         axis.set(xlabel="dropout rate", ylabel=unit, ylim=(0, None), xlim=(-0.02, 1), title=name)
         axis.grid(alpha=0.3)
         axis.legend(fontsize="small")
-    figure.savefig(path)
+    figure.savefig(path, metadata={"Date": None})  # the same picture gives the same file
 
 
 QUESTION = Question(

@@ -2,8 +2,8 @@
 
 A question is a list of cases; a case is a list of contenders that do the same work.  Before a
 contender is timed its result is checked.  Contenders take turns in one process, so that a drift of
-the machine meets all of them alike.  What comes out is a JSON file; tables and pictures are made
-from that file and can be made again without measuring (`report.py`).
+the machine meets all of them alike.  What comes out is a JSON file for git to ignore;
+`report.py` makes the summary of the machine from it, and tables and pictures from the summary.
 """
 
 from __future__ import annotations
@@ -278,7 +278,7 @@ def main(question: Question) -> None:
         help="count processor time: for one thread on a machine that others use, too",
     )
     parser.add_argument(
-        "--results", type=Path, default=machine_folder(), help="folder of the JSON file"
+        "--results", type=Path, default=machine_folder() / "raw", help="folder of the JSON file"
     )
     question.arguments(parser)
     args = parser.parse_args()
