@@ -110,6 +110,11 @@ def brief(result: Mapping[str, Any]) -> dict[str, Any]:
         for goal in goals
         if (ratios := goal.ratios(result))
     ]  # fmt: skip
+    memory = found["extra"].get("peak_memory_mib", {})
+    if {"native", "PyTorch"} <= set(memory):
+        share = rounded(memory["native"] / memory["PyTorch"])
+        row = {"what": "peak memory of training", "against": "PyTorch", "kind": "memory"}
+        found["ratios"].append(row | {"worst": share, "best": share})
     found["cases"] = [
         case["labels"]
         | {"us": {name: [rounded(t[figure] * 1e6) for figure in FIGURES]
@@ -168,7 +173,7 @@ def results(summary: Mapping[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
 
 
 def words(ratio: Mapping[str, Any]) -> str:
-    """What a ratio says: of time, or of speed."""
+    """What a ratio says: of time, of speed, or of memory."""
     low, high = sorted((ratio["worst"], ratio["best"]))
     digits = 0 if low >= 9.95 else 1 if low >= 1.95 else 2
     shown = f"{low:.{digits}f}"
@@ -176,7 +181,8 @@ def words(ratio: Mapping[str, Any]) -> str:
         shown += f" to {high:.{digits}f}"
     if ratio["kind"] == ">=":
         return f"{shown} times as fast"
-    return f"{shown} {'of' if high < 1 else 'times'} the time"
+    unit = "memory" if ratio["kind"] == "memory" else "time"
+    return f"{shown} {'of' if high < 1 else 'times'} the {unit}"
 
 
 def ratios(summary: Mapping[str, Any], bench: str) -> dict[tuple[str, ...], str]:
