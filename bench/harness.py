@@ -2,8 +2,8 @@
 
 A question is a list of cases; a case is a list of contenders that do the same work.  Before a
 contender is timed its result is checked.  Contenders take turns in one process, so that a drift of
-the machine meets all of them alike.  What comes out is a JSON file; tables and pictures are made
-from that file and can be made again without measuring (`report.py`).
+the machine meets all of them alike.  What comes out is a JSON file for git to ignore;
+`report.py` makes the summary of the machine from it, and tables and pictures from the summary.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import platform
 import random
 import re
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -127,6 +128,17 @@ def optional(name: str) -> ModuleType | None:
         return None
 
 
+_left_out: list[str] = []
+
+
+def peer(name: str) -> ModuleType | None:
+    """Another library to compare with; if it is not installed, the output says so."""
+    module = optional(name)
+    if module is None and name not in _left_out:
+        _left_out.append(name)
+    return module
+
+
 # ---- measuring ---------------------------------------------------------------------------------
 
 
@@ -194,7 +206,7 @@ def machine(threads: int) -> dict[str, Any]:
 
     versions = {"python": platform.python_version(), "dropwise": dw.__version__}
     optional("numba")
-    for name in ("numpy", "numba", "torch", "jax"):
+    for name in ("numpy", "numba", "torch", "jax", "sklearn"):
         module = sys.modules.get(name)
         if module is not None:
             versions[name] = module.__version__
@@ -208,6 +220,8 @@ def machine(threads: int) -> dict[str, Any]:
         "versions": versions,
         "instruction_sets": list(native.available_isas()) if native else [],
         "active_set": native.active_isa() if native else None,
+        "compiler": native.build_info().get("compiler") if native else None,
+        "commit": _commit(),
         "blas": [
             {key: pool.get(key) for key in ("internal_api", "version", "architecture")}
             for pool in (blas.threadpool_info() if blas else [])
@@ -215,6 +229,16 @@ def machine(threads: int) -> dict[str, Any]:
         ],
         "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     }
+
+
+def _commit() -> str | None:
+    """The checkout's commit, with a mark if files differ from it."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        run = subprocess.run(command, cwd=RESULTS.parent, capture_output=True, text=True)
+    except OSError:
+        return None
+    return run.stdout.strip() or None
 
 
 def _cpu_name() -> str:
@@ -254,7 +278,7 @@ def main(question: Question) -> None:
         help="count processor time: for one thread on a machine that others use, too",
     )
     parser.add_argument(
-        "--results", type=Path, default=machine_folder(), help="folder of the JSON file"
+        "--results", type=Path, default=machine_folder() / "raw", help="folder of the JSON file"
     )
     question.arguments(parser)
     args = parser.parse_args()
@@ -263,17 +287,14 @@ def main(question: Question) -> None:
     _restart(args.threads)
 
     console = Console()
-    cases = [
-        case
-        for case in question.cases(args)
-        if any(args.only in str(value) for value in case.labels.values())
-    ]
     conditions = machine(args.threads)  # before contenders change the instruction set
     measured = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
-        task = bar.add_task(question.name, total=len(cases))
-        for case in cases:
+        task = bar.add_task(question.name, total=None)
+        for case in question.cases(args):
+            if not any(args.only in str(value) for value in case.labels.values()):
+                continue
             bar.update(task, description=" ".join(str(v) for v in case.labels.values()))
             times = measure(
                 case,
@@ -282,11 +303,14 @@ def main(question: Question) -> None:
                 clock=time.process_time if args.cpu_time else time.perf_counter,
             )
             measured.append({"labels": case.labels, "times": times})
+            if conditions["active_set"] is not None:
+                importlib.import_module("dropwise._native").set_isa(conditions["active_set"])
             bar.advance(task)
     result = {
         "bench": question.name,
         "clock": "processor time" if args.cpu_time else "wall time",
         "machine": conditions,
+        "left_out": _left_out,
         "extra": question.extra(),
         "cases": measured,
     }
@@ -295,6 +319,8 @@ def main(question: Question) -> None:
     path = args.results / f"{question.name}-{args.threads}{suffix}"
     path.write_text(json.dumps(result, indent=1) + "\n")
     show(console, question, result)
+    for name in _left_out:
+        console.print(f"[bold]left out:[/bold] {name} is not installed")
     console.print(f"written to {path}")
 
 

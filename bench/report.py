@@ -1,9 +1,11 @@
-"""Make the table and the pictures from the results that are there; nothing is measured.
+"""Make summaries, tables and pictures from the results that are there; nothing is measured.
 
-    python3 bench/report.py [--readme README.md] [--pictures docs]
+    python3 bench/report.py --summarize                           # raw results into summaries
+    python3 bench/report.py [--readme README.md] [--page docs/benchmarks.md] [--pictures docs]
 
-The table has a column for each machine's folder of results.  It replaces what stands between the
-two marks in the README, or is printed.
+A bench writes every figure to results/<machine>/raw, which git ignores.  What the project keeps is
+one summary for each machine.  The tables have a column for each, and replace what stands between
+the two marks of a page; without a page the long one is printed.
 """
 
 from __future__ import annotations
@@ -11,107 +13,309 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import harness
 
-QUESTIONS = (
-    "dropout",
-    "spiral",
-    "dense",
-    "choice",
-    "train",
-    "threads",
-    "textbooks",
-    "textbook_scripts",
-)
 BEGIN, END = "<!-- numbers: made by bench/report.py -->", "<!-- end of numbers -->"
+SUMMARY = "summary.json"
+MOST_CASES = 100  # of more, the summary has the ratios only
+FIGURES = ("median", "minimum", "low", "high")
+SECTIONS = {  # bench: title, command
+    "elementwise": ("Dropout by itself", "bench/elementwise.py"),
+    "fit": ("Training and prediction", "bench/fit.py"),
+    "spiral": ("The spiral run", "bench/spiral.py"),
+    "threads": ("Two threads", "bench/threads.py"),
+    "products": ("Matrix products", "bench/products.py"),
+    "choice": ("Dense or skipping: the choice", "bench/tuning/choice.py"),
+    "textbooks": ("Classes of teaching texts", "bench/textbooks.py"),
+    "textbook_scripts": ("Scripts of teaching texts", "bench/textbook_scripts.py"),
+}
 
 
-def machines(folder: Path) -> list[Path]:
-    """The folders of single machines: those with results in this one, or else this one."""
-    inner = sorted(path for path in folder.iterdir() if path.is_dir())
-    return [path for path in inner if any(True for _ in results(path))] or [folder]
+class Gain(NamedTuple):
+    """A row of the README: words for one ratio of the summaries."""
+
+    text: str
+    against: str
+    bench: str
+    row: tuple[str, str]  # of Goal: what, against
 
 
-def results(folder: Path) -> Iterable[tuple[harness.Question, dict[str, Any]]]:
-    """Each question with each of its results on one machine."""
-    for name in QUESTIONS:
-        question = importlib.import_module(name).QUESTION
-        for path in sorted(folder.glob(f"{name}-[0-9]*.json")):
-            if path.suffixes == [".json"]:  # .tmp.json: of some of the cases, or quick
-                yield question, json.loads(path.read_text())
+_BOTH = "forward + backward, 64 K to 16 M"
+_STEP = "step, (256, 1024, 1024, 1024), rate 0.5"
+GAINS = (
+    Gain("Dropout, forward and backward, 64 K to 16 M numbers, rate 0.1", "PyTorch",
+         "elementwise", (f"{_BOTH}, rate 0.1", "PyTorch eager")),
+    Gain("the same at rates 0.1 to 0.5", "the NumPy class of textbooks",
+         "elementwise", (_BOTH, "NumPy textbook class")),
+    Gain("Dropout of 16 M numbers into a new array", "copying the array (`x.copy()`)",
+         "elementwise", ("forward 16 M, fresh output", "x.copy()")),
+    Gain("An epoch of `fit`, layers of 784, 1024, 1024 and 10, rate 0.5", "PyTorch, fused Adam",
+         "fit", ("epoch of fit, (784, 1024, 1024, 10), rate 0.5", "PyTorch, fused Adam")),
+    Gain("Forward and backward of Dense, ReLU, Dropout, Dense, 1024 wide, rate 0.5", "PyTorch",
+         "fit", (_STEP, "PyTorch")),
+    Gain("An epoch of the spiral run (2, 512, 3)", "PyTorch",
+         "spiral", ("one epoch of the spiral run", "PyTorch")),
+    Gain("A product that skips 80 % zeros", "the dense product of the best OpenBLAS",
+         "products", ("skipping x @ W at rate 0.8, avx512", "best OpenBLAS, dense")),
+    Gain("A book's script (*Neural Networks from Scratch*, chapter 15), one import changed",
+         "its own classes", "textbook_scripts",
+         ("nnfs chapter 15, all classes swapped", "the text's own")),
+)  # fmt: skip
 
 
-def rows(folder: Path) -> dict[tuple[str, ...], str]:
-    """What was measured on one machine, by what, against what, floor and aim."""
-    found = {}
-    for question, result in results(folder):
-        for what, against, ratio, floor, aim, reached in harness.goal_rows(question.goals, result):
-            # The limits are for one thread, save those that compare the two.
-            if result["machine"]["threads"] == 1 or "threads" in what:
-                found[what, against, floor, aim] = f"{ratio}: {reached}"
+# ---- summaries ---------------------------------------------------------------------------------
+
+
+def summarize(folder: Path) -> None:
+    """Put what is in the raw results of one machine into its summary; other benches stay."""
+    path = folder / SUMMARY
+    summary = json.loads(path.read_text()) if path.exists() else {"benches": {}}
+    for raw in sorted((folder / "raw").glob("*.json")):
+        if raw.suffixes != [".json"]:  # .tmp.json: of some of the cases, or quick
+            continue
+        result = json.loads(raw.read_text())
+        machine = result["machine"]
+        for key in ("cpu", "cores", "system", "instruction_sets"):
+            summary[key] = machine[key]
+        summary["figures"] = f"microseconds: {', '.join(FIGURES)} (10th and 90th percentile)"
+        summary["benches"][raw.stem] = brief(result)
+    summary["benches"] = dict(sorted(summary.pop("benches").items()))  # last, in order
+    path.write_text(as_lines(summary) + "\n")
+
+
+def brief(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Conditions, ratios and rounded figures of one result."""
+    machine = result["machine"]
+    found: dict[str, Any] = {
+        key: machine.get(key)
+        for key in ("commit", "compiler", "threads", "active_set", "versions", "load_average")
+    }
+    found["blas"] = sorted({pool["architecture"] for pool in machine["blas"]})
+    found |= {
+        key: result[key]
+        for key in ("clock", "left_out", "epochs", "accuracy", "seconds")
+        if result.get(key)
+    }
+    found["extra"] = result.get("extra") or {}
+    if result["bench"] not in SECTIONS:
+        return found
+    goals = question_of(result["bench"]).goals
+    found["ratios"] = [
+        {"what": goal.what, "against": goal.against, "kind": goal.limit,
+         "worst": rounded(ratios[0]), "best": rounded(ratios[-1])}
+        for goal in goals
+        if (ratios := goal.ratios(result))
+    ]  # fmt: skip
+    memory = found["extra"].get("peak_memory_mib", {})
+    if {"native", "PyTorch"} <= set(memory):
+        share = rounded(memory["native"] / memory["PyTorch"])
+        row = {"what": "peak memory of training", "against": "PyTorch", "kind": "memory"}
+        found["ratios"].append(row | {"worst": share, "best": share})
+    found["cases"] = [
+        case["labels"]
+        | {"us": {name: [rounded(t[figure] * 1e6) for figure in FIGURES]
+                  for name, t in case["times"].items()}}
+        for case in result["cases"]
+        if len(result["cases"]) <= MOST_CASES
+    ]  # fmt: skip
     return found
 
 
-def conditions(folder: Path) -> str:
-    """What the figures of one machine depend on."""
-    measured = [result for _, result in results(folder)]
-    first = measured[0]["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in first["versions"].items())
-    kernels = {pool["architecture"] for result in measured for pool in result["machine"]["blas"]}
-    clocks = {result["clock"] for result in measured}
-    return (
-        f"{first['cpu']}: {first['cores']} cores, {first['active_set']}; {versions}; NumPy's "
-        f"OpenBLAS with kernels for {', '.join(sorted(kernels))}; {' and '.join(sorted(clocks))}."
-    )
+def question_of(bench: str) -> harness.Question:
+    """What the script of a bench asks."""
+    script = Path(SECTIONS[bench][1]).relative_to("bench").with_suffix("")
+    question: harness.Question = importlib.import_module(".".join(script.parts)).QUESTION
+    return question
 
 
-def table(folder: Path) -> str:
-    """All goals in Markdown, a column for each machine."""
-    columns = {path: rows(path) for path in machines(folder)}
-    if not any(columns.values()):
-        raise SystemExit(f"no results in {folder}: run the questions first")
-    names = [next(results(path))[1]["machine"]["cpu"] for path in columns]
-    head = ["what", "against", "floor", "aim", *names]
-    keys = dict.fromkeys(key for found in columns.values() for key in found)
-    lines = [[*key, *(found.get(key, "") for found in columns.values())] for key in keys]
-    note = (
-        "One thread, float32, ratios of medians (products: of minima; the way chosen: medians of "
-        "ratios), contenders in turns in one process; where several cases make a row, the worst to "
-        "the best of them. `<=`: our time over theirs; `>=`: theirs over ours."
-    )
+def rounded(value: float) -> float:
+    """Four digits."""
+    return float(f"{value:.4g}")
+
+
+def as_lines(value: Any, indent: str = "") -> str:
+    """JSON with a line for each setting of a machine and a bench, each ratio, each case."""
+    inner = indent + " "
+    if isinstance(value, dict) and len(indent) < 3:  # the machine, its benches, one bench
+        items = [f"{json.dumps(key)}: {as_lines(each, inner)}" for key, each in value.items()]
+        first, last = "{}"
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        items = [json.dumps(each) for each in value]
+        first, last = "[]"
+    else:
+        return json.dumps(value)
+    return f"{first}\n" + ",\n".join(inner + item for item in items) + f"\n{indent}{last}"
+
+
+def summaries(folder: Path) -> dict[str, dict[str, Any]]:
+    """Those of all machines, by the name of the folder; or that of this folder."""
+    found = {path.parent.name: path for path in sorted(folder.glob(f"*/{SUMMARY}"))}
+    if not found and (folder / SUMMARY).exists():
+        found = {folder.name: folder / SUMMARY}
+    if not found:
+        raise SystemExit(f"no {SUMMARY} in {folder}: run the benches, then --summarize")
+    return {name: json.loads(path.read_text()) for name, path in found.items()}
+
+
+def results(summary: Mapping[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
+    """Each bench with its result, in the order of the sections, one thread before two."""
+    for name in SECTIONS:
+        for stem, found in summary["benches"].items():
+            if stem.rpartition("-")[0] == name and "ratios" in found:  # or whole runs, untimed
+                yield name, found
+
+
+# ---- tables ------------------------------------------------------------------------------------
+
+
+def words(ratio: Mapping[str, Any]) -> str:
+    """What a ratio says: of time, of speed, or of memory."""
+    low, high = sorted((ratio["worst"], ratio["best"]))
+    digits = 0 if low >= 9.95 else 1 if low >= 1.95 else 2
+    shown = f"{low:.{digits}f}"
+    if f"{high:.{digits}f}" != shown:
+        shown += f" to {high:.{digits}f}"
+    if ratio["kind"] == ">=":
+        return f"{shown} times as fast"
+    unit = "memory" if ratio["kind"] == "memory" else "time"
+    return f"{shown} {'of' if high < 1 else 'times'} the {unit}"
+
+
+def ratios(summary: Mapping[str, Any], bench: str) -> dict[tuple[str, ...], str]:
+    """What was measured by one bench, by what, against what and how many threads."""
+    return {
+        (ratio["what"], ratio["against"], str(found["threads"])): words(ratio)
+        for name, found in results(summary)
+        if name == bench
+        for ratio in found["ratios"]
+    }
+
+
+def markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     marks = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    body = ["| " + " | ".join(line) + " |" for line in lines]
-    return "\n".join([*marks, *body, "", note, *(conditions(path) for path in columns)])
+    return "\n".join([*marks, *("| " + " | ".join(line) + " |" for line in lines)])
+
+
+def short_table(machines: Mapping[str, Mapping[str, Any]]) -> str:
+    """What a user gains: the README's rows."""
+    lines = []
+    for gain in GAINS:
+        cells = []
+        for summary in machines.values():
+            found = ratios(summary, gain.bench)
+            cells.append(found.get((*gain.row, "1"), ""))
+        if any(cells):
+            command = f"`python3 {SECTIONS[gain.bench][1]}`"
+            lines.append([gain.text, gain.against, *cells, command])
+    names = [summary["cpu"] for summary in machines.values()]
+    return markdown(["", "compared with", *names, "measured by"], lines)
+
+
+def long_tables(machines: Mapping[str, Mapping[str, Any]]) -> str:
+    """Everything, a section for each bench, then the conditions."""
+    parts = []
+    for bench, (title, script) in SECTIONS.items():
+        columns = [ratios(summary, bench) for summary in machines.values()]
+        keys = dict.fromkeys(key for found in columns for key in found)
+        if not keys:
+            continue
+        several = len({threads for *_, threads in keys}) > 1
+        lines = [
+            [what + (f", {threads} threads" if several and threads != "1" else ""), against,
+             *(found.get((what, against, threads), "") for found in columns)]
+            for what, against, threads in keys
+        ]  # fmt: skip
+        names = [summary["cpu"] for summary in machines.values()]
+        table = markdown(["", "compared with", *names], lines)
+        parts.append(f"## {title}\n\n`python3 {script}`\n\n{table}")
+    parts.append("## Conditions\n\n" + "\n".join(map(conditions, machines.values())))
+    return "\n\n".join(parts)
+
+
+def conditions(summary: Mapping[str, Any]) -> str:
+    """What the figures of one machine depend on."""
+    found = [bench for _, bench in results(summary)]
+
+    def all_of(values: Iterable[Any]) -> str:
+        return ", ".join(dict.fromkeys(str(value) for value in values if value))
+
+    versions = all_of(f"{name} {v}" for bench in found for name, v in bench["versions"].items())
+    kernels = all_of(name for bench in found for name in bench["blas"])
+    compiler = all_of(bench["compiler"] for bench in found) or "not recorded"
+    return (
+        f"* {summary['cpu']}: {summary['cores']} cores, "
+        f"{all_of(bench['active_set'] for bench in found)}; {versions}; OpenBLAS kernels for "
+        f"{kernels}; compiler {compiler}; {all_of(bench['clock'] for bench in found)}; "
+        f"commits {all_of(bench['commit'] for bench in found)}."
+    )
+
+
+def put(text: str, page: Path) -> None:
+    """Replace what stands between the marks of a page."""
+    old = page.read_text()
+    if BEGIN not in old or END not in old:
+        raise SystemExit(f"{page} has no line {BEGIN!r} before a line {END!r}")
+    before, _, rest = old.partition(BEGIN)
+    page.write_text(before + f"{BEGIN}\n\n{text}\n\n{END}" + rest.partition(END)[2])
+
+
+# ---- pictures ----------------------------------------------------------------------------------
+
+
+def draw(machines: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
+    """The pictures of all benches that have one, of one thread."""
+    import matplotlib as mpl
+
+    mpl.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "dropwise"}
+    folder.mkdir(parents=True, exist_ok=True)
+    for machine, summary in machines.items():
+        for bench, found in results(summary):
+            question = question_of(bench)
+            if question.picture and found["threads"] == 1 and found["cases"]:
+                question.picture(restored(found), folder / f"bench-{bench}-{machine}.svg")
+
+
+def restored(found: Mapping[str, Any]) -> dict[str, Any]:
+    """A result as the bench had it, as far as its picture needs it."""
+    cases = [
+        {
+            "labels": {key: value for key, value in case.items() if key != "us"},
+            "times": {
+                name: {figure: t / 1e6 for figure, t in zip(FIGURES, times, strict=True)}
+                for name, times in case["us"].items()
+            },
+        }
+        for case in found["cases"]
+    ]
+    return {"machine": {"threads": found["threads"]}, "extra": found["extra"], "cases": cases}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--results", type=Path, default=harness.RESULTS)
-    parser.add_argument("--readme", type=Path, help="file with the two marks")
+    parser.add_argument("--summarize", action="store_true", help="first: raw results to summaries")
+    parser.add_argument("--readme", type=Path, help="page with the two marks, for the short table")
+    parser.add_argument("--page", type=Path, help="page with the two marks, for the long tables")
     parser.add_argument("--pictures", type=Path, help="folder for the pictures")
     args = parser.parse_args()
 
-    text = table(args.results)
+    if args.summarize:
+        for raw in [args.results / "raw", *sorted(args.results.glob("*/raw"))]:
+            if raw.is_dir():
+                summarize(raw.parent)
+    machines = summaries(args.results)
     if args.readme:
-        old = args.readme.read_text()
-        if BEGIN not in old or END not in old:
-            raise SystemExit(f"{args.readme} has no line {BEGIN!r} before a line {END!r}")
-        before, _, rest = old.partition(BEGIN)
-        args.readme.write_text(before + f"{BEGIN}\n\n{text}\n\n{END}" + rest.partition(END)[2])
-    else:
-        print(text)
+        put(short_table(machines), args.readme)
+    if args.page:
+        put(long_tables(machines), args.page)
     if args.pictures:
-        args.pictures.mkdir(parents=True, exist_ok=True)
-        for folder in machines(args.results):
-            suffix = "" if folder == args.results else f"-{folder.name}"
-            for question, result in results(folder):
-                if question.picture and result["machine"]["threads"] == 1:
-                    path = args.pictures / f"bench-{question.name}{suffix}.png"
-                    question.picture(result, path)
+        draw(machines, args.pictures)
+    if not (args.readme or args.page or args.pictures or args.summarize):
+        print(long_tables(machines))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ def _run(script: str, *arguments: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "name", ["dropout", "dense", "choice", "spiral", "train", "threads", "textbooks"]
+    "name",
+    ["elementwise", "fit", "products", "spiral", "textbooks", "threads", "tuning/choice"],
 )
 def test_a_bench_checks_and_times_all_its_contenders(name, tmp_path):
     for needed in ("rich", "threadpoolctl", "dropwise._native"):
@@ -31,7 +32,7 @@ def test_a_bench_checks_and_times_all_its_contenders(name, tmp_path):
         pytest.skip("one core to use")
     _run(f"{name}.py", "--quick", "--results", str(tmp_path))
     threads = 2 if name == "threads" else 1
-    result = json.loads((tmp_path / f"{name}-{threads}.tmp.json").read_text())
+    result = json.loads((tmp_path / f"{Path(name).name}-{threads}.tmp.json").read_text())
     assert result["machine"]["threads"] == threads
     assert result["cases"]
     for case in result["cases"]:
@@ -45,7 +46,7 @@ def test_a_bench_checks_and_times_all_its_contenders(name, tmp_path):
 def test_the_costs_of_all_strategies_are_fitted():
     for needed in ("rich", "tqdm", "scipy", "dropwise._native"):
         require(needed)
-    lines = _run("costs.py", "--products", "60").splitlines()
+    lines = _run("tuning/costs.py", "--products", "60").splitlines()
     heads = [line for line in lines if not line.startswith(" ")]
     assert [head.partition(":")[0] for head in heads] == ["float32", "float64"]
     rows = [line.split(" = ") for line in lines if line.startswith(" ")]
@@ -66,39 +67,74 @@ def test_the_bench_of_the_texts_scripts_asks_for_a_checkout(tmp_path):
     assert "--nnfs-book, --dlfs, --cs231n" in run.stderr
 
 
-def test_the_report_puts_ratios_of_the_results_between_the_marks(tmp_path):
+def _raw_result(folder: Path, cpu: str, seconds: float) -> None:
+    """A result of the spiral bench, as the bench writes it."""
+    times = {
+        name: {"median": t, "minimum": t, "low": t, "high": t}
+        for name, t in [("native", 1.0), ("PyTorch", seconds)]
+    }
+    result = {
+        "bench": "spiral",
+        "clock": "wall time",
+        "machine": {
+            "cpu": cpu, "cores": 1, "system": "", "instruction_sets": ["scalar"], "threads": 1,
+            "active_set": "scalar", "versions": {"numpy": "2"}, "compiler": "GNU", "commit": "abc",
+            "blas": [], "load_average": 0.5,
+        },
+        "extra": {},
+        "cases": [{"labels": {"what": "epoch", "rows": 3000}, "times": times}],
+    }  # fmt: skip
+    raw = folder / "raw"
+    raw.mkdir(parents=True)
+    (raw / "spiral-1.json").write_text(json.dumps(result))
+    (raw / "spiral-1.tmp.json").write_text(json.dumps(result).replace(str(seconds), "99.9"))
+
+
+def test_the_report_puts_what_raw_results_say_between_the_marks(tmp_path):
     for needed in ("rich", "matplotlib", "threadpoolctl"):
         require(needed)
-    times = {name: {"median": m, "minimum": m} for name, m in [("native", 1.0), ("PyTorch", 12.5)]}
-    machine = {
-        "cpu": "a CPU", "cores": 1, "threads": 1, "active_set": "scalar", "versions": {}, "blas": []
-    }  # fmt: skip
-    result = {
-        "clock": "wall time",
-        "machine": machine,
-        "cases": [{"labels": {"what": "epoch", "rows": 3000}, "times": times}],
-    }
-    (tmp_path / "spiral-1.json").write_text(json.dumps(result))
-    (tmp_path / "spiral-1.tmp.json").write_text(json.dumps(result).replace("12.5", "99.9"))
-    readme = tmp_path / "README.md"
-    readme.write_text(
-        "before\n<!-- numbers: made by bench/report.py -->\nold\n<!-- end of numbers -->\nafter\n"
-    )
-    where = ["--results", str(tmp_path), "--readme", str(readme), "--pictures", str(tmp_path)]
-    _run("report.py", *where)
-    text = readme.read_text()
-    assert "| one epoch of the spiral run | PyTorch | >= 10 | >= 20 | 12.50: floor |" in text
-    assert text.startswith("before\n")
-    assert text.endswith("after\n")
-    assert "old" not in text
-    assert (tmp_path / "bench-spiral.png").stat().st_size > 0
+    _raw_result(tmp_path / "results" / "one", "CPU one", 12.5)
+    _raw_result(tmp_path / "results" / "two", "CPU two", 1.5)
+    marks = "<!-- numbers: made by bench/report.py -->\nold\n<!-- end of numbers -->\n"
+    for name in ("readme", "page"):
+        (tmp_path / name).write_text(f"before\n{marks}after\n")
+    where = [f"--{name}={tmp_path / name}" for name in ("readme", "page", "pictures")]
+    _run("report.py", f"--results={tmp_path / 'results'}", "--summarize", *where)
 
-    for name, seconds in [("one", 12.5), ("two", 30.0)]:
-        (tmp_path / "all" / name).mkdir(parents=True)
-        machine["cpu"] = f"CPU {name}"
-        times["PyTorch"]["median"] = seconds
-        (tmp_path / "all" / name / "spiral-1.json").write_text(json.dumps(result))
-    _run("report.py", "--results", str(tmp_path / "all"), "--readme", str(readme))
-    text = readme.read_text()
-    assert "| what | against | floor | aim | CPU one | CPU two |" in text
-    assert "| PyTorch | >= 10 | >= 20 | 12.50: floor | 30.00: aim |" in text
+    summary = json.loads((tmp_path / "results" / "one" / "summary.json").read_text())
+    assert summary["cpu"] == "CPU one"
+    assert summary["benches"]["spiral-1"]["commit"] == "abc"
+    readme, page = ((tmp_path / name).read_text() for name in ("readme", "page"))
+    for text in (readme, page):
+        assert text.startswith("before\n")
+        assert text.endswith("after\n")
+        assert "old" not in text
+        assert "99.9" not in text
+        assert "| PyTorch | 12 times as fast | 1.50 times as fast |" in text
+    assert "|  | compared with | CPU one | CPU two | measured by |" in readme
+    assert "`python3 bench/spiral.py` |" in readme
+    assert "CPU one: 1 cores, scalar; numpy 2;" in page
+    assert {path.name for path in (tmp_path / "pictures").iterdir()} == {
+        "bench-spiral-one.svg", "bench-spiral-two.svg"
+    }  # fmt: skip
+
+
+def test_the_readme_and_the_page_of_numbers_are_those_of_the_summaries(tmp_path):
+    for needed in ("rich", "threadpoolctl"):
+        require(needed)
+    pages = {"readme": BENCH.parent / "README.md", "page": BENCH.parent / "docs/benchmarks.md"}
+    for name, page in pages.items():
+        (tmp_path / name).write_text(page.read_text())
+    _run("report.py", *(f"--{name}={tmp_path / name}" for name in pages))
+    for name, page in pages.items():
+        assert (tmp_path / name).read_text() == page.read_text()
+
+
+def test_the_readme_has_five_to_eight_rows_with_their_commands():
+    text = (BENCH.parent / "README.md").read_text()
+    rows = text.partition("<!-- numbers")[2].partition("<!-- end")[0].strip().splitlines()[3:]
+    rows = [row for row in rows if row.startswith("| ")]
+    assert 5 <= len(rows) <= 8
+    for row in rows:
+        script = row.rpartition("`python3 ")[2].partition("`")[0]
+        assert (BENCH.parent / script).is_file()

@@ -1,8 +1,8 @@
 // What each strategy of a product costs on one instruction set: picoseconds for each of the terms
 // of core/cost_terms.hpp.
 //
-// bench/costs.py fits the values.  Those of an Ice Lake serve Intel's CPUs, those of a Zen 4 all
-// others.  NEON is not measured and takes the values of AVX2.
+// bench/tuning/costs.py fits the values.  Those of an Ice Lake serve Intel's CPUs, those of a Zen 4
+// all others.  NEON is not measured and takes the values of AVX2.
 #pragma once
 
 #include "core/kernel_table.hpp"

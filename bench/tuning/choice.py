@@ -1,6 +1,6 @@
 """Whether the way that a product takes is the faster one: dense, or past the zeros.
 
-    python3 bench/choice.py [--quick]
+    python3 bench/tuning/choice.py [--quick]
 
 Both ways are forced, with the same work asked for (bias, ReLU and mask where there are any), and
 compared with what is chosen by the measured density, around the densities where they cost the same.
@@ -14,14 +14,18 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import numpy as np
 
-import dense
 import dropwise as dw
-import harness
 from dropwise._backends.protocol import Product
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import harness
+import products
 from harness import Case, Contender, Goal, Question
 
 SHAPES = (
@@ -32,16 +36,16 @@ SHAPES = (
     (64, 64, 64),
     (100, 100, 100),
     (256, 256, 40),
-    *dense.SHAPES,
+    *products.SHAPES,
 )  # B, K, N
 DENSITIES = (0.95, 0.85, 0.75, 0.6, 0.3)
 
 _native = harness.optional("dropwise._native")
 
 
-def call_of(product: str, o: dense.Operands, density: float) -> Callable[[str], np.ndarray]:
+def call_of(product: str, o: products.Operands, density: float) -> Callable[[str], np.ndarray]:
     """The product as a function of the way to take; `skip` stands for the one that skips."""
-    a, b = dense.dense_operands(product, o)
+    a, b = products.dense_operands(product, o)
     if "kept" in product:
         _, bits = o.zeros(o.x if product == "dX kept" else o.dy, 1 - density, "mask")
         first = product == "first outputs kept"
@@ -73,11 +77,11 @@ def call_of(product: str, o: dense.Operands, density: float) -> Callable[[str], 
 
 def cases(args: argparse.Namespace) -> Iterable[Case]:
     for shape in SHAPES[2:4] if args.quick else SHAPES:
-        operands = dense.Operands(shape)
-        for product in dense.PRODUCTS:
+        operands = products.Operands(shape)
+        for product in products.PRODUCTS:
             for density in DENSITIES[::4] if args.quick else DENSITIES:
                 call = call_of(product, operands, density)
-                check = dense.equals(call("dense").copy())
+                check = products.equals(call("dense").copy())
                 labels = dict(zip("BKN", shape, strict=True))
                 yield Case(
                     {"what": product, **labels, "density": density},

@@ -1,10 +1,11 @@
 """What products cost: dense, and where zeros are skipped, against OpenBLAS at its best.
 
-    python3 bench/dense.py [--quick] [--threads 2]
+    python3 bench/products.py [--quick] [--threads 2]
 
 OpenBLAS gets the matrix with the zeros in it and computes the product alone; our time contains all
 that ours needs: reading the zeros, packing, scale, bias, ReLU and writing the dropped outputs.
 Ratios are of minima.  "mask" zeros are those of dropout, "relu" those of dropout after a ReLU.
+How well the choice between both strategies does is measured by tuning/choice.py.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from rich.table import Table
 import dropwise as dw
 import harness
 import openblas
-import peak
 from dropwise._backends import active
 from dropwise._backends.protocol import Product
 from harness import Case, Contender, Goal, Question
+from tuning import peak
 
 SHAPES = (
     (64, 784, 512),
@@ -270,7 +271,7 @@ def picture(result: Mapping[str, Any], path: Path) -> None:
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("times as fast as the best dense OpenBLAS")
     axes[0].legend(fontsize="small")
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, metadata={"Date": None})  # the same picture gives the same file
 
 
 def typical(
@@ -328,7 +329,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 QUESTION = Question(
-    "dense",
+    "products",
     __doc__.partition("\n")[0],
     cases,
     GOALS,

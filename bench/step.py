@@ -1,6 +1,4 @@
-"""What a training step costs: Dense, ReLU, Dropout, Dense, forward and backward.
-
-    python3 bench/train.py [--quick] [--threads 2]
+"""One step without an optimizer: Dense, ReLU, Dropout, Dense, forward and backward; for fit.py.
 
 Everything a step needs is timed: the mask is drawn in it, gradients of all weights and biases come
 out of it; the gradient of the input is not asked for.  NumPy runs with each of OpenBLAS' kernel
@@ -11,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +16,7 @@ import numpy as np
 import dropwise as dw
 import harness
 import openblas
-from harness import Case, Contender, Goal, Question
+from harness import Case, Contender, Goal
 
 SHAPES = (
     (128, 784, 512, 10),
@@ -32,8 +29,8 @@ PICTURED = (256, 1024, 1024, 1024)
 PICTURED_RATES = (0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9)
 
 _native = harness.optional("dropwise._native")
-_torch = harness.optional("torch")
-_jax = harness.optional("jax")
+_torch = harness.peer("torch")
+_jax = harness.peer("jax")
 
 
 class Problem:
@@ -216,51 +213,17 @@ def case_of(
     return Case({"what": "step", "shape": "x".join(map(str, p.shape)), "rate": rate}, contenders)
 
 
-# ---- goals and picture -------------------------------------------------------------------------
+# ---- goals -----------------------------------------------------------------------------------
 
 _NUMPY = ("NumPy", *(f"NumPy, {name}" for name in openblas.CONFIGURATIONS))
-_MAIN = "x".join(map(str, PICTURED))
+MAIN = "x".join(map(str, PICTURED))
 _STEP = f"step, ({', '.join(map(str, PICTURED))}), rate 0.5"
 
 GOALS = [
-    Goal(_STEP, against, ">=", floor, aim, "native", theirs, {"shape": _MAIN, "rate": 0.5})
+    Goal(_STEP, against, ">=", floor, aim, "native", theirs, {"shape": MAIN, "rate": 0.5})
     for against, theirs, floor, aim in (
         ("PyTorch", ("PyTorch",), 4, 5),
         ("JAX jit", ("JAX jit",), 2, 2.6),
         ("NumPy, best OpenBLAS", _NUMPY, 1.8, 2.2),
     )
 ]
-
-
-def picture(result: Mapping[str, Any], path: Path) -> None:
-    """Step time over the dropout rate: ours falls, theirs does not."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axis = figure.subplots()
-    cases = [case for case in result["cases"] if case["labels"]["shape"] == _MAIN]
-    rates = [case["labels"]["rate"] for case in cases]
-    for name in cases[0]["times"] if cases else ():
-        ours = name.startswith(("native", "numba"))
-        axis.plot(
-            rates,
-            [case["times"][name]["median"] * 1e3 for case in cases],
-            marker="o",
-            linestyle="-" if ours else "--",
-            label=f"dropwise, {name}" if ours else name,
-        )
-    axis.set(xlabel="dropout rate", ylabel="ms a step", ylim=(0, None), xlim=(0, 1))
-    axis.set_title(
-        f"Dense, ReLU, Dropout, Dense: {_MAIN}, {result['machine']['threads']} thread(s)"
-    )
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize="small")
-    figure.savefig(path, dpi=120)
-
-
-QUESTION = Question(
-    "train", __doc__.partition("\n")[0], cases, GOALS, picture, rounds=7, seconds=2.0
-)
-
-if __name__ == "__main__":
-    harness.main(QUESTION)

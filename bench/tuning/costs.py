@@ -1,6 +1,6 @@
 """What each strategy of a product costs here: the values in cpp/kernels/costs.inl.hpp.
 
-    DROPWISE_ISA=avx2 python3 bench/costs.py [--products 3000]
+    DROPWISE_ISA=avx2 python3 bench/tuning/costs.py [--products 3000]
 
 Products of random shapes, layouts and densities are timed densely and skipping zeros, in turns.
 The time of either strategy is explained by its terms, the counts that the choice works with: costs
@@ -15,8 +15,10 @@ import argparse
 import dataclasses
 import functools
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -24,8 +26,10 @@ import scipy.optimize
 from tqdm import tqdm
 
 import dropwise as dw
-import harness
 from dropwise._backends.protocol import Product
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import harness
 
 _native = harness.optional("dropwise._native")
 _SECONDS = 0.03  # for each product, at least
