@@ -266,12 +266,13 @@ class Dense(Layer):
             functional.matmul(rows.T, dy, skip_zeros=self.skip_zeros, out=weight)
             bias[...] = _arrays.sum_rows(dy)
             self.complete_gradients()
-        finally:
+        except BaseException:
             self.leave_gradients()
+            raise
         return dx.reshape(*lead, self.in_features)
 
     def begin_gradients(self) -> None:
-        """Begin to write the gradients; `leave_gradients` has to follow, whatever happens."""
+        """Begin to write the gradients; `complete_gradients` or `leave_gradients` has to follow."""
         thread = threading.get_ident()
         # One step: of several threads that begin at once, one goes on.
         if self.__dict__.setdefault("_writer", thread) != thread:
@@ -280,18 +281,19 @@ class Dense(Layer):
         self.gradients_from = None
 
     def leave_gradients(self) -> None:
-        """Let other threads write the gradients."""
+        """Let other threads write the gradients, which this thread has left incomplete."""
         if self.__dict__.get("_writer") == threading.get_ident():
             del self.__dict__["_writer"]
 
     def complete_gradients(self) -> None:
-        """Add the regularisation to the gradients, which are complete then."""
+        """Add the regularisation to the gradients, which are complete then for all to see."""
         for penalty_1, penalty_2, value, gradient in self._penalties():
             if penalty_2:
                 gradient += (2.0 * penalty_2) * value
             if penalty_1:
                 gradient += penalty_1 * np.sign(value)
         self.gradients_incomplete = False
+        self.__dict__.pop("_writer", None)
 
     def regularization_loss(self) -> float:
         """``l1 * sum(|w|) + l2 * sum(w**2)`` over weights and bias."""

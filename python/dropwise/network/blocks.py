@@ -66,7 +66,6 @@ class ProductChain:
     def __init__(self) -> None:
         self._products: list[Product] = []
         self._callbacks: list[Callable[[], None]] = []
-        self._clean_ups: list[Callable[[], None]] = []
 
     def append(self, product: Product) -> None:
         """Add a product, which may read the results of earlier ones."""
@@ -75,15 +74,6 @@ class ProductChain:
     def call_afterwards(self, callback: Callable[[], None]) -> None:
         """Call this after the products have been computed."""
         self._callbacks.append(callback)
-
-    def call_in_the_end(self, callback: Callable[[], None]) -> None:
-        """Call this when the chain is done with, also after an error."""
-        self._clean_ups.append(callback)
-
-    def clean_up(self) -> None:
-        """The chain is done with."""
-        for callback in self._clean_ups:
-            callback()
 
     def compute(self) -> None:
         """Compute all products that were appended, then call the callbacks in order."""
@@ -300,7 +290,6 @@ class FusedDense:
         dense, x, columns = self.dense, step.record.x.values, step.record.y.columns
         rows, inputs = x.shape
         outputs = dz.shape[1]
-        step.chain.call_in_the_end(dense.leave_gradients)
         dense.begin_gradients()
         both: Array  # the last row is the bias's
         if part is None:

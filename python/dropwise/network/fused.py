@@ -183,14 +183,22 @@ class FusedLayers:
                 gradient = block.backward(gradient, step)
                 masked = fused_before and isinstance(block, FusedDense)
             chain.compute()
-        finally:
-            chain.clean_up()
+        except BaseException:
+            for dense in self.dense:
+                dense.leave_gradients()
+            raise
         return gradient if input_grad else None
 
     def _apart(self, x: Array) -> Array:
         """`x`, or a copy if a backward that reads it would write to it."""
-        if x.base is not None and any(np.may_share_memory(x, d.gradients) for d in self.dense):
-            return x.copy()
+        base = x.base
+        if base is None:
+            return x
+        # The base of a view is the array that owns the memory, unless it went through other types.
+        plain = type(base) is np.ndarray and base.base is None and base.flags.owndata
+        for dense in self.dense:
+            if base is dense.gradients or (not plain and np.may_share_memory(x, dense.gradients)):
+                return x.copy()
         return x
 
     def __getstate__(self) -> dict[str, Any]:

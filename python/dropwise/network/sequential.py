@@ -215,7 +215,8 @@ class Sequential(TrainableNetwork):
         dx = self._fused.backward(gradient, record, input_grad=input_grad)
         self._gradients_incomplete = False
         this = object()
-        for network in (self, *self._inner_networks):
+        self.gradients_from = this
+        for network in self._inner_networks:
             network.gradients_from = this
         for dense in self._fused.dense:
             dense.gradients_from = this
@@ -289,15 +290,20 @@ class Sequential(TrainableNetwork):
             raise RuntimeError(
                 "Sequential: the last backward failed, and has left gradients incomplete"
             )
-        # Of the last backward of this network, or of layers that were called one by one.
-        wanted = {self.gradients_from, None}
-        origins = {dense.gradients_from for dense in self._fused.dense}
-        if len(origins) > 1 or not origins <= wanted:
+        last = self.gradients_from
+        for dense in self._fused.dense:
+            if dense.gradients_from is not last:
+                self._check_one_by_one()
+                break
+        return [pair for layer in self.layers for pair in layer.parameters()]
+
+    def _check_one_by_one(self) -> None:
+        """Raise unless the layers were called one by one since the last backward, all of them."""
+        if any(dense.gradients_from is not None for dense in self._fused.dense):
             raise RuntimeError(
                 "Sequential: since its last backward, another network or a call of one of its "
                 "layers has written to its gradients; call backward again"
             )
-        return [pair for layer in self.layers for pair in layer.parameters()]
 
     def parameter_values(self) -> list[Array]:
         """The arrays of `parameters` alone, whatever became of their gradients."""
