@@ -124,10 +124,13 @@ def mypy(code: str, folder: Path) -> tuple[int, str]:
     (folder / "user.py").write_text(code, encoding="utf-8")
     # Errors of the package itself are those of its own run of mypy.
     options = ["--strict", "--follow-imports=silent", "--no-error-summary"]
+    environment = dict(os.environ)
+    if PACKAGE.name != "site-packages":  # where mypy finds it by itself
+        environment["MYPYPATH"] = str(PACKAGE)
     run = subprocess.run(
         [sys.executable, "-m", "mypy", *options, "--cache-dir", folder.parent / "mypy", "user.py"],
         cwd=folder,
-        env={**os.environ, "MYPYPATH": str(PACKAGE)},
+        env=environment,
         capture_output=True,
         text=True,
     )

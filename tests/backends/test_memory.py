@@ -330,22 +330,6 @@ def test_a_cycle_of_references_gives_its_memory_back_when_it_is_collected(store)
     assert store.kept_bytes() == 4 * N
 
 
-def test_torch_may_hold_a_result(store):
-    torch = pytest.importorskip("torch")
-    y = F.dropout(np.ones(N, np.float32), 0.0, key=1)
-    shared, exported = torch.from_numpy(y), torch.from_dlpack(y)
-    del y
-    zeros = F.dropout(np.ones(N, np.float32), 1.0, key=1)
-    assert not zeros.any()
-    assert bool((shared == 1).all())
-    del shared
-    assert store.kept_bytes() == 0
-    assert bool((exported == 1).all())
-    del exported
-    gc.collect()
-    assert store.kept_bytes() == 4 * N
-
-
 # ---- threads, forks, the end ---------------------------------------------------------------------
 
 
