@@ -145,6 +145,12 @@ def test_a_picture_of_unknown_kind_stops_before_training(monkeypatch, tmp_path, 
     assert ".png" in capsys.readouterr().err
 
 
+def test_checking_makes_no_file_even_for_a_moment(monkeypatch, tmp_path):
+    monkeypatch.setattr(type(tmp_path), "open", None)
+    spiral_command.check_outputs(None, (tmp_path / "new.csv", tmp_path / "new.npz"))
+    assert not list(tmp_path.iterdir())
+
+
 def test_checking_a_file_leaves_it_alone(tmp_path):
     there = tmp_path / "there.csv"
     there.write_text("old")

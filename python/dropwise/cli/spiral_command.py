@@ -15,6 +15,7 @@ from dropwise.cli.progress import progress_bar
 from dropwise.cli.spiral import Spiral
 from dropwise.cli.spiral_plot import write_plot
 from dropwise.cli.spiral_report import table, write_csv
+from dropwise.network.archive import check_place
 
 
 def check_outputs(plot: Path | None, others: Sequence[Path | None]) -> None:
@@ -32,13 +33,13 @@ def check_outputs(plot: Path | None, others: Sequence[Path | None]) -> None:
     for path in (plot, *others):
         if path is None:
             continue
-        existed = path.exists()
         try:
-            path.open("ab").close()
+            if path.exists():
+                path.open("ab").close()
+            else:  # not even for a moment: a kill then would leave an empty file to resume from
+                check_place(path)
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror}") from None
-        if not existed:
-            path.unlink()
 
 
 def run(args: argparse.Namespace) -> int:
