@@ -37,6 +37,8 @@ def seed_sequence(seed: Seed = None) -> np.random.SeedSequence:
     if seed is None:
         return np.random.SeedSequence()
     try:
+        if isinstance(seed, np.bool_):  # which older releases of NumPy take for an index
+            raise TypeError
         return np.random.SeedSequence(operator.index(seed))
     except TypeError:
         raise TypeError(

@@ -198,11 +198,11 @@ def set_num_threads(n: int) -> None:
     """
     # Not by the checks of `_arguments`, which import this package.
     try:
+        if isinstance(n, (bool, np.bool_)):
+            raise TypeError
         count = operator.index(n)
     except TypeError:
-        count = None
-    if count is None or isinstance(n, (bool, np.bool_)):
-        raise TypeError(f"number of threads must be an integer, got {n!r}")
+        raise TypeError(f"number of threads must be an integer, got {n!r}") from None
     if count < 1:
         raise ValueError(f"number of threads must be at least 1, got {n!r}")
     active().set_num_threads(count)

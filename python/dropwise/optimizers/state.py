@@ -114,10 +114,10 @@ def _listed(names: Iterable[str]) -> str:
 
 def _as_count(value: Any, name: str) -> int:
     try:
-        count = operator.index(value)
+        count = -1 if isinstance(value, (bool, np.bool_)) else operator.index(value)
     except TypeError:
         count = -1
-    if isinstance(value, (bool, np.bool_)) or count < 0:
+    if count < 0:
         raise ValueError(f"{name} must be an integer of at least 0, got {value!r}")
     return count
 
