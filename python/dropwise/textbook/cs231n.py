@@ -125,18 +125,3 @@ def relu_forward(x: Array) -> tuple[Array, Array]:
 def relu_backward(dout: Array, cache: Array) -> Array:
     """`dout` where x was positive, 0 elsewhere."""
     return relu_gradient(dout, cache)
-
-
-def affine_relu_forward(x: Array, w: Array, b: Array) -> tuple[Array, tuple[AffineCache, Array]]:
-    """An affine layer followed by ReLU."""
-    a, fc_cache = affine_forward(x, w, b)
-    out, relu_cache = relu_forward(a)
-    return out, (fc_cache, relu_cache)
-
-
-def affine_relu_backward(
-    dout: Array, cache: tuple[AffineCache, Array]
-) -> tuple[Array, Array, Array]:
-    """Gradients with respect to x, w and b of `affine_relu_forward`."""
-    fc_cache, relu_cache = cache
-    return affine_backward(relu_backward(dout, relu_cache), fc_cache)
