@@ -32,9 +32,8 @@ class NumbaBackend:
         self, bits: Bits, n: int, rate: float, key: int, stream: int, offset: int
     ) -> None:
         no_array = np.empty(0, np.float32)
-        high, low = _threshold(rate)
-        key, offset = _signed(key), _signed(offset)
-        masks.dropout(no_array, no_array, bits, n, 1.0, high, low, key, stream, offset)
+        spec = (*_threshold(rate), _signed(key), stream, _signed(offset))
+        masks.dropout(no_array, no_array, bits, n, 1.0, spec)
 
     def dropout_forward(
         self,
@@ -49,10 +48,8 @@ class NumbaBackend:
     ) -> None:
         if bits is None:
             bits = np.empty(0, np.uint8)
-        high, low = _threshold(rate)
-        key, offset = _signed(key), _signed(offset)
-        x, out = flat(x), flat(out)
-        masks.dropout(x, out, bits, x.size, scale, high, low, key, stream, offset)
+        spec = (*_threshold(rate), _signed(key), stream, _signed(offset))
+        masks.dropout(flat(x), flat(out), bits, x.size, scale, spec)
 
     def apply_bits(self, x: Array, out: Array, bits: Bits, scale: float) -> None:
         elements.apply_bits(flat(x), flat(out), bits, scale)

@@ -48,12 +48,14 @@ _WORK = _MASK + WORDS
 
 
 @kernel
-def _fill(work, block, group, lanes, high, low, key, stream):
+def _fill(work, block, group, lanes, threshold, source):
     """Write the mask of `lanes` groups to `block`: 1 where V >= threshold.
 
     The threshold's first 8 bits are `high`, the 64 after them `low`; planes are compared from the
-    least significant one up.
+    least significant one up.  `source` is the key and the stream.
     """
+    high, low = threshold
+    key, stream = source
     ones = ~np.uint64(0)
     for i in range(2 * _LANES):
         # Where all planes tie, the refinement decides V >= threshold; there is none if low == 0.
@@ -75,12 +77,13 @@ def _fill(work, block, group, lanes, high, low, key, stream):
         work[np.uint64(block + 2 * lane)] = work[_KEPT + lane]
         work[np.uint64(block + 2 * lane + 1)] = work[_KEPT + _LANES + lane]
     if low != 0:
-        _refine(work, block, group, lanes, low, key, stream)
+        _refine(work, block, group, lanes, low, source)
 
 
 @kernel
-def _refine(work, block, group, lanes, low, key, stream):
+def _refine(work, block, group, lanes, low, source):
     """Decide the elements whose first 8 bits equal the threshold's, 1 in 256, by 64 more bits."""
+    key, stream = source
     # Queued first: the branches below are then predicted well, and Philox runs in vector lanes.
     n_tied = 0
     for half in range(2):
@@ -115,10 +118,13 @@ def _groups(n):
 
 
 @kernel
-def dropout(x, out, bits, n, scale, high, low, key, stream, offset):
-    """Write the packed mask to `bits` and the result to `out`, each only if it is not empty."""
-    high, low, key = np.uint64(high), np.uint64(low), np.uint64(key)
-    stream, offset = np.uint64(stream), np.uint64(offset)
+def dropout(x, out, bits, n, scale, spec):
+    """Write the packed mask to `bits` and the result to `out`, each only if it is not empty.
+
+    `spec` is the threshold as two words, the key, the stream and the offset.
+    """
+    threshold = np.uint64(spec[0]), np.uint64(spec[1])
+    source, offset = (np.uint64(spec[2]), np.uint64(spec[3])), np.uint64(spec[4])
     group, shift = offset >> np.uint64(7), np.int64(offset & np.uint64(127))
     skipped, up = shift >> 6, np.uint64(shift & 63)
     work = np.empty(_WORK, np.uint64)
@@ -128,18 +134,18 @@ def dropout(x, out, bits, n, scale, high, low, key, stream, offset):
     # one block of groups and the beginning of the next.
     next_block = np.int64(_BLOCK + WORDS)
     if shift > 0 and n > 0:
-        _fill(work, next_block, group, _groups(shift + n), high, low, key, stream)
+        _fill(work, next_block, group, _groups(shift + n), threshold, source)
     for start in range(0, n, CHUNK):
         size = min(CHUNK, n - start)
         if shift == 0:
-            _fill(work, np.int64(_MASK), group, _groups(size), high, low, key, stream)
+            _fill(work, np.int64(_MASK), group, _groups(size), threshold, source)
         else:
             for w in range(WORDS):
                 work[_BLOCK + w] = work[next_block + w]
             rest = shift + size - CHUNK
             if rest > 0:
                 more = _groups(rest + n - start - size)
-                _fill(work, next_block, group + np.uint64(_LANES), more, high, low, key, stream)
+                _fill(work, next_block, group + np.uint64(_LANES), more, threshold, source)
             for w in range(WORDS):
                 lower, upper = work[_BLOCK + w + skipped], work[_BLOCK + w + skipped + 1]
                 work[_MASK + w] = lower >> up | upper << _ONE << (np.uint64(63) - up)

@@ -76,7 +76,8 @@ def _add_penalties(p, g, slope, step, out):
 
 
 @ieee_kernel
-def _adam(p, g, m, v, beta_1, rest_1, beta_2, rest_2, factor, epsilon, decay):
+def _adam(p, g, m, v, numbers):
+    beta_1, rest_1, beta_2, rest_2, factor, epsilon, decay = numbers
     for i in range(p.size):
         gradient = g[i]
         mean = m[i] * beta_1 + gradient * rest_1
@@ -166,7 +167,7 @@ def adam_step(
         real(epsilon / root),
         real(rate * weight_decay),
     )
-    _blocks(p, g, (m, v), master, _penalties(real, l1, l2), lambda *x: _adam(*x, *numbers))
+    _blocks(p, g, (m, v), master, _penalties(real, l1, l2), lambda *x: _adam(*x, numbers))
 
 
 def sgd_step(
