@@ -363,7 +363,7 @@ def test_memory_may_be_given_back_by_another_thread(store):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_parent_and_child_never_see_what_the_other_writes(store):
+def test_parent_and_child_of_a_fork_never_see_what_the_other_writes(store):
     held = _memory.empty((N,), F32)
     held.fill(1)
     kept = _memory.empty((N,), F32)
