@@ -88,8 +88,21 @@ def _usable(value: Any, gradient: Array) -> Array:
     return np.array(np.broadcast_to(value, gradient.shape), dtype, order="C")
 
 
-def _flat(array: Array, dtype: np.dtype[Any]) -> Array:
-    return np.ascontiguousarray(array, dtype).reshape(-1)
+def _operands(value: Any, gradient: Any) -> tuple[Array, Array, Array]:
+    """What a rule may change in place of `value`; the same, flat; and the gradient, flat."""
+    if type(value) is np.ndarray and type(gradient) is np.ndarray:
+        dtype = value.dtype
+        if (
+            dtype is gradient.dtype
+            and (dtype is _dtypes.F32 or dtype is _dtypes.F64)
+            and value.shape == gradient.shape
+            and value.flags.carray
+            and gradient.flags.carray
+        ):
+            return value, value.reshape(-1), gradient.reshape(-1)
+    gradient = np.asarray(gradient)
+    p = _usable(value, gradient)
+    return p, p.reshape(-1), np.ascontiguousarray(gradient, p.dtype).reshape(-1)
 
 
 def _moment(layer: Any, name: str, p: Array) -> Array:
@@ -105,11 +118,10 @@ def _moment(layer: Any, name: str, p: Array) -> Array:
 
 def _put(layer: Any, name: str, value: Any, changed: Array) -> None:
     """Give the layer what a rule changed, in the array that it has where that fits."""
-    if changed is not value:
-        if type(value) is np.ndarray and value.shape == changed.shape and value.dtype.kind == "f":
-            value[...] = changed
-        else:
-            setattr(layer, name, changed)
+    if type(value) is np.ndarray and value.shape == changed.shape and value.dtype.kind == "f":
+        value[...] = changed
+    else:
+        setattr(layer, name, changed)
 
 
 class Optimizer_SGD(Optimizer):
@@ -139,19 +151,24 @@ class Optimizer_SGD(Optimizer):
             layer.weights += weights
             layer.biases += biases
             return
-        self._step(layer, "weights", layer.weights, layer.dweights, "weight_momentums")
-        self._step(layer, "biases", layer.biases, layer.dbiases, "bias_momentums")
+        scalars = _updates.SGDScalars(self.current_learning_rate, momentum, False, 0.0)
+        self._step(layer, "weights", layer.weights, layer.dweights, "weight_momentums", scalars)
+        self._step(layer, "biases", layer.biases, layer.dbiases, "bias_momentums", scalars)
 
-    def _step(self, layer: Any, name: str, value: Any, gradient: Array, moments: str) -> None:
-        rate, momentum = self.current_learning_rate, self.momentum
-        gradient = np.asarray(gradient)
-        p = _usable(value, gradient)
-        velocity = None
-        if momentum:
-            velocity = _moment(layer, moments, p)
-        scalars = _updates.SGDScalars(rate, momentum, False, 0.0)
-        _updates.sgd(p.reshape(-1), _flat(gradient, p.dtype), velocity, scalars)
-        _put(layer, name, value, p)
+    def _step(
+        self,
+        layer: Any,
+        name: str,
+        value: Any,
+        gradient: Array,
+        moments: str,
+        scalars: _updates.SGDScalars,
+    ) -> None:
+        p, flat, gradient = _operands(value, gradient)
+        velocity = _moment(layer, moments, p) if scalars.momentum else None
+        _updates.sgd(flat, gradient, velocity, scalars)
+        if p is not value:
+            _put(layer, name, value, p)
 
 
 class Optimizer_Adam(Optimizer):
@@ -220,8 +237,8 @@ class Optimizer_Adam(Optimizer):
         of: str,
         scalars: _updates.AdamScalars,
     ) -> None:
-        gradient = np.asarray(gradient)
-        p = _usable(value, gradient)
+        p, flat, gradient = _operands(value, gradient)
         m, v = _moment(layer, f"{of}_momentums", p), _moment(layer, f"{of}_cache", p)
-        _updates.adam(p.reshape(-1), _flat(gradient, p.dtype), m, v, scalars)
-        _put(layer, name, value, p)
+        _updates.adam(flat, gradient, m, v, scalars)
+        if p is not value:
+            _put(layer, name, value, p)
