@@ -289,7 +289,7 @@ class Dense(Layer):
         """Add the regularisation to the gradients, which are complete then for all to see."""
         for penalty_1, penalty_2, value, gradient in self._penalties():
             if penalty_2:
-                gradient += (2.0 * penalty_2) * value
+                _arrays.add_scaled(gradient, 2.0 * penalty_2, value)
             if penalty_1:
                 gradient += penalty_1 * np.sign(value)
         self.gradients_incomplete = False
