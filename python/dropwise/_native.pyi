@@ -11,8 +11,6 @@ def adam_step(
     v: object,
     scalars: tuple[float, ...],
     master: object = ...,
-    l1: typing.SupportsFloat | typing.SupportsIndex = ...,
-    l2: typing.SupportsFloat | typing.SupportsIndex = ...,
 ) -> None: ...
 def apply_bits(
     x: numpy.ndarray,
@@ -65,8 +63,6 @@ def sgd_step(
     velocity: object,
     scalars: tuple[float, ...],
     master: object = ...,
-    l1: typing.SupportsFloat | typing.SupportsIndex = ...,
-    l2: typing.SupportsFloat | typing.SupportsIndex = ...,
 ) -> None: ...
 def softmax_cross_entropy(
     scores: numpy.ndarray,

@@ -103,8 +103,6 @@ class Backend(Protocol):
         v: Array,
         scalars: tuple[float, float, float, float, float, float, float],
         master: Array | None = None,
-        l1: float = 0.0,
-        l2: float = 0.0,
     ) -> None:
         """Change `p`, `m` and `v` by a step of Adam with decoupled weight decay.
 
@@ -113,8 +111,7 @@ class Backend(Protocol):
 
         ``m = beta_1 * m + (1 - beta_1) * g``, ``v = beta_2 * v + (1 - beta_2) * g**2``, and
         ``p -= learning_rate * (weight_decay * p + m * correction_1 / (sqrt(v * correction_2) +
-        epsilon))``.  The gradient of ``l1 * sum(|p|) + l2 * sum(p**2)`` is added to `g` on its way
-        into the formula; the array itself stays as it is.
+        epsilon))``.
 
         For 16-bit `p` and `g`, `m` and `v` are float32 and so is `master`, a copy of `p` that is
         changed instead; `p` becomes that, rounded.
@@ -127,8 +124,6 @@ class Backend(Protocol):
         velocity: Array | None,
         scalars: tuple[float, float, bool, float],
         master: Array | None = None,
-        l1: float = 0.0,
-        l2: float = 0.0,
     ) -> None:
         """Change `p` and `velocity` by a step of gradient descent with decoupled weight decay.
 
