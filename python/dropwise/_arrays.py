@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dropwise import _memory
+from dropwise import _dtypes, _memory
 from dropwise._arguments import as_operand
 from dropwise._backends import active
 from dropwise._backends.protocol import Array, Bits, Product
@@ -23,7 +23,11 @@ from dropwise._dtypes import F32, F64, has_kernel
 
 
 class NoiseSpec(NamedTuple):
-    """Which mask a dropout call makes, and the factor of what the mask keeps."""
+    """Which mask a dropout call makes, and what becomes of the elements.
+
+    Those kept become ``scale * x + shift``, the others `dropped`.  In the gradient both constants
+    are 0: see `of_gradient`.
+    """
 
     rate: float  # of the mask: 0 at inference
     scale: float  # rounded to the dtype of the array
@@ -31,6 +35,32 @@ class NoiseSpec(NamedTuple):
     stream: int = 0
     offset: int = 0
     noise_shape: tuple[int, ...] | None = None  # None: the shape of the array
+    shift: float = 0.0  # rounded to the dtype of the array, and so is `dropped`
+    dropped: float = 0.0
+
+    @property
+    def of_gradient(self) -> NoiseSpec:
+        """The same mask and scale, without the constants."""
+        return self._replace(shift=0.0, dropped=0.0)
+
+
+def alpha_noise(
+    rate: float,
+    dtype: np.dtype[Any],
+    key: int,
+    stream: int = 0,
+    offset: int = 0,
+    noise_shape: tuple[int, ...] | None = None,
+    *,
+    training: bool = True,
+) -> NoiseSpec:
+    """Alpha dropout of an array of this dtype, for `apply_dropout`.
+
+    The gradient is `apply_dropout` with ``noise.of_gradient``, or `apply_mask` with the mask and
+    ``noise.scale``.  At rate 1 all results are zeros.
+    """
+    rate, scale, shift, dropped = _dtypes.alpha_constants(rate, training, dtype)
+    return NoiseSpec(rate, scale, key, stream, offset, noise_shape, shift, dropped)
 
 
 def make_bits(size: int, rate: float, key: int, stream: int, offset: int) -> Bits:
@@ -50,18 +80,31 @@ def unpack_bits(bits: Bits, shape: tuple[int, ...]) -> NDArray[np.bool_]:
 def apply_dropout(x: Array, out: Array | None, bits: Bits | None, noise: NoiseSpec) -> Array:
     """Dropout of an array from `as_input`; the packed mask goes to `bits` if given."""
     if noise.noise_shape is None and has_kernel(x.dtype):
-        return _elementwise(x, out, functools.partial(_dropout_kernel, bits, noise))
-    rate, scale, key, stream, offset, noise_shape = noise
-    size = x.size if noise_shape is None else math.prod(noise_shape)
-    made = make_bits(size, rate, key, stream, offset)
+        if bits is None and (noise.shift or noise.dropped):
+            bits = _memory.empty_bits(x.size)
+        y = _elementwise(x, out, functools.partial(_dropout_kernel, bits, noise))
+        return add_constants(y, bits, noise)
+    size = x.size if noise.noise_shape is None else math.prod(noise.noise_shape)
+    made = make_bits(size, noise.rate, noise.key, noise.stream, noise.offset)
     if bits is not None:
         bits[...] = made
-    return apply_mask(x, out, made, scale, noise_shape)
+    y = apply_mask(x, out, made, noise.scale, noise.noise_shape)
+    return add_constants(y, made, noise)
 
 
 def _dropout_kernel(bits: Bits | None, noise: NoiseSpec, x: Array, out: Array) -> None:
-    rate, scale, key, stream, offset, _ = noise
+    rate, scale, key, stream, offset = noise[:5]
     active().dropout_forward(x, out, bits, rate, scale, key, stream, offset)
+
+
+def add_constants(y: Array, bits: Bits | None, noise: NoiseSpec) -> Array:
+    """Add ``noise.shift`` to what the packed mask keeps, ``noise.dropped`` to the zeros."""
+    if bits is not None and (noise.shift or noise.dropped):
+        shape = y.shape if noise.noise_shape is None else noise.noise_shape
+        constants = np.array([noise.dropped, noise.shift], y.dtype)
+        with np.errstate(over="ignore"):
+            np.add(y, constants[unpack_bits(bits, shape).view(np.uint8)], out=y)
+    return y
 
 
 def apply_mask(

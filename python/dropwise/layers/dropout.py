@@ -31,6 +31,17 @@ class DropoutPass(NamedTuple):
     offset: int
     noise_shape: tuple[int, ...] | None
 
+    @classmethod
+    def of_call(
+        cls,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        bits: Bits | None,
+        noise: _arrays.NoiseSpec,
+    ) -> DropoutPass:
+        """The record of a call with this mask and scale; constants do not matter to backward."""
+        return cls(shape, dtype, bits, *noise[:6])
+
     @property
     def noise(self) -> _arrays.NoiseSpec:
         """The mask and the scale, as the functions on arrays take them."""
@@ -229,7 +240,7 @@ class Dropout(Layer):
             size = math.prod(shape if noise.noise_shape is None else noise.noise_shape)
             bits = _memory.empty_bits(size)
         y = _arrays.apply_dropout(x, out, bits, noise)
-        return y, DropoutPass(shape, dtype, bits, *noise)
+        return y, DropoutPass.of_call(shape, dtype, bits, noise)
 
     def backward(self, dy: ArrayLike, *, out: Array | None = None) -> Array:
         """The gradient with respect to `x` of the last forward.
