@@ -45,8 +45,9 @@ def test_kept_elements_become_a_line_and_dropped_ones_a_constant(dtype, rate):
         y = _arrays.apply_dropout(x, None, None, noise)
         assert y.dtype == dtype
         want = expected(x, mask, rate)
+        # Values are below 16.
         tolerance = 32 * max(float(ml_dtypes.finfo(dtype).eps), 2.0**-52)
-        assert abs(y.astype(complex) - want.astype(complex)).max() <= tolerance  # values are below 16
+        assert abs(y.astype(complex) - want.astype(complex)).max() <= tolerance
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
