@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dropwise import _dtypes, _memory
+from dropwise import _memory
 from dropwise._arguments import as_operand
 from dropwise._backends import active
 from dropwise._backends.protocol import Array, Bits, Product
-from dropwise._dtypes import F32, F64, has_kernel
+from dropwise._dtypes import F32, F64, alpha_constants, has_kernel, wide_dtype
 
 
 class NoiseSpec(NamedTuple):
@@ -59,7 +59,7 @@ def alpha_noise(
     The gradient is `apply_dropout` with ``noise.of_gradient``, or `apply_mask` with the mask and
     ``noise.scale``.  At rate 1 all results are zeros.
     """
-    rate, scale, shift, dropped = _dtypes.alpha_constants(rate, training, dtype)
+    rate, scale, shift, dropped = alpha_constants(rate, training, dtype)
     return NoiseSpec(rate, scale, key, stream, offset, noise_shape, shift, dropped)
 
 
@@ -239,6 +239,19 @@ def _kernel_product(
             part[...] = a[i : i + step]
             active().multiply((Product(part, b, y[i : i + step], bias, relu, skip),))
     return y if work == dtype else y.astype(dtype)
+
+
+def masked_product(
+    a: Array, b: Array, out: Array, bits: Bits, scale: float, skip: str = ""
+) -> None:
+    """Write ``scale * (a @ b)`` to the C-contiguous `out` where the mask keeps, else +0.0."""
+    work = wide_dtype(out.dtype)
+    a, b = as_operand(a, work), as_operand(b, work)
+    direct = out.dtype == work and not any(np.may_share_memory(out, o) for o in (a, b))
+    y = out if direct else _memory.empty(out.shape, work)
+    active().multiply((Product(a, b, y, skip=skip, bits=bits, scale=scale),))
+    if not direct:
+        out[...] = y
 
 
 def _rows_at_once(a: Array) -> int:

@@ -18,7 +18,7 @@ import numpy as np
 import dropwise as dw
 from dropwise._arrays import make_bits
 from dropwise._backends.protocol import Array
-from dropwise.layers.dropout import DropoutPass
+from dropwise.layers.dropout_base import DropoutPass
 from dropwise.layers.run import RunContext
 from dropwise.network import Epoch
 from dropwise.network.fused import FusedLayers, NetworkPass

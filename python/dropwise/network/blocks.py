@@ -24,7 +24,8 @@ from dropwise._backends.protocol import Array, Bits, Product
 from dropwise.layers.activations import ReLU
 from dropwise.layers.base import Layer, class_to_run
 from dropwise.layers.dense import Dense
-from dropwise.layers.dropout import Dropout, DropoutPass
+from dropwise.layers.dropout import Dropout
+from dropwise.layers.dropout_base import DropoutPass
 from dropwise.layers.run import RunContext
 from dropwise.network.workspace import Workspace
 
