@@ -22,6 +22,10 @@ from dropwise._backends.protocol import Array, Bits, Product
 from dropwise._dtypes import F32, F64, alpha_constants, has_kernel, wide_dtype
 
 
+# [256, 8]: the bits of each byte of a packed mask.
+_BITS_OF_BYTES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
+
+
 class NoiseSpec(NamedTuple):
     """Which mask a dropout call makes, and what becomes of the elements.
 
@@ -101,9 +105,11 @@ def add_constants(y: Array, bits: Bits | None, noise: NoiseSpec) -> Array:
     """Add ``noise.shift`` to what the packed mask keeps, ``noise.dropped`` to the zeros."""
     if bits is not None and (noise.shift or noise.dropped):
         shape = y.shape if noise.noise_shape is None else noise.noise_shape
-        constants = np.array([noise.dropped, noise.shift], y.dtype)
+        # A byte of the mask stands for eight constants, which are copied as one.
+        of_bytes = np.array([noise.dropped, noise.shift], y.dtype)[_BITS_OF_BYTES]
+        constants = of_bytes.take(bits, axis=0).reshape(-1)[: math.prod(shape)].reshape(shape)
         with np.errstate(over="ignore"):
-            np.add(y, constants[unpack_bits(bits, shape).view(np.uint8)], out=y)
+            np.add(y, constants, out=y)
     return y
 
 
