@@ -21,7 +21,6 @@ from dropwise._backends import active
 from dropwise._backends.protocol import Array, Bits, Product
 from dropwise._dtypes import F32, F64, alpha_constants, has_kernel, wide_dtype
 
-
 # [256, 8]: the bits of each byte of a packed mask.
 _BITS_OF_BYTES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
 
