@@ -34,28 +34,19 @@ class DropoutPass(NamedTuple):
     stream: int
     offset: int
     noise_shape: tuple[int, ...] | None
-
-    @classmethod
-    def of_call(
-        cls,
-        shape: tuple[int, ...],
-        dtype: np.dtype[Any],
-        bits: Bits | None,
-        noise: _arrays.NoiseSpec,
-    ) -> DropoutPass:
-        """The record of a call with this mask and scale; constants do not matter to backward."""
-        return cls(shape, dtype, bits, *noise[:6])
+    shift: float
+    dropped: float
 
     @property
     def noise(self) -> _arrays.NoiseSpec:
-        """The mask and the scale, as the functions on arrays take them."""
+        """What the call did, as the functions on arrays take it."""
         return _arrays.NoiseSpec(*self[3:])
 
 
 # The fields of a DropoutPass.  In calls of a few elements the class would show.
 _PassFields: TypeAlias = (
     "tuple[tuple[int, ...], np.dtype[Any], Bits | None, float, float, int, int, int,"
-    " tuple[int, ...] | None]"
+    " tuple[int, ...] | None, float, float]"
 )
 # What a forward like the last one needs, and nothing has to be checked for: shape, dtype, whether
 # the result is small, rate, scale, key and the bytes of the mask (0: it is not kept).
@@ -162,6 +153,8 @@ class DropoutBase(Layer):
                     stream,
                     0,
                     None,
+                    0.0,
+                    0.0,
                 )
                 return y
         x = _arguments.as_input(x, keep_integers=training and self._scaling == "vanilla")
@@ -230,7 +223,7 @@ class DropoutBase(Layer):
             size = math.prod(shape if noise.noise_shape is None else noise.noise_shape)
             bits = _memory.empty_bits(size)
         y = _arrays.apply_dropout(x, out, bits, noise)
-        return y, DropoutPass.of_call(shape, dtype, bits, noise)
+        return y, DropoutPass(shape, dtype, bits, *noise)
 
     def backward(self, dy: ArrayLike, *, out: Array | None = None) -> Array:
         """The gradient with respect to `x` of the last forward.
@@ -247,7 +240,7 @@ class DropoutBase(Layer):
             raise no_forward(self)
         if out is None and type(dy) is np.ndarray:
             # The fewest steps possible, as in forward.
-            shape, dtype, bits, _, scale, _, _, _, noise_shape = record
+            shape, dtype, bits, _, scale, _, _, _, noise_shape, _, _ = record
             if (
                 bits is not None
                 and dy.dtype is dtype
@@ -267,7 +260,7 @@ class DropoutBase(Layer):
             _arguments.check_out(out, dy.shape, dy.dtype)
         if record.bits is not None:
             return _arrays.apply_mask(dy, out, record.bits, record.scale, record.noise_shape)
-        return _arrays.apply_dropout(dy, out, None, record.noise)
+        return _arrays.apply_dropout(dy, out, None, record.noise.of_gradient)
 
     def predict(self, x: ArrayLike) -> Array:
         """Like ``forward(x, training=False)``, but remembers nothing."""
@@ -278,7 +271,7 @@ class DropoutBase(Layer):
         """The mask of the last training forward: bool, True where kept."""
         if self._training_pass is None:
             raise RuntimeError(f"{self}: there is no mask before a training forward")
-        shape, _, bits, rate, _, key, stream, offset, noise_shape = self._training_pass
+        shape, _, bits, rate, _, key, stream, offset, noise_shape, _, _ = self._training_pass
         if noise_shape is not None:
             shape = noise_shape
         if bits is None:
