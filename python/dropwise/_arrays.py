@@ -112,7 +112,7 @@ def _add_constants(y: Array, bits: Bits, noise: NoiseSpec) -> None:
     # A byte of the mask stands for eight constants, which are copied as one.
     of_bytes = np.array([noise.dropped, noise.shift], y.dtype)[_BITS_OF_BYTES]
     constants = of_bytes.take(bits, axis=0).reshape(-1)[: math.prod(shape)].reshape(shape)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore"):  # as the kernels do
         np.add(y, constants, out=y)
 
 
