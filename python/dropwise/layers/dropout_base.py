@@ -140,7 +140,9 @@ class DropoutBase(Layer):
                     y = out
                 else:
                     y = _empty(shape, dtype) if small else _memory.empty(shape, dtype)
-                bits = _empty(mask_bytes, _UINT8) if mask_bytes else None
+                bits = None
+                if mask_bytes:
+                    bits = _empty(mask_bytes, _UINT8) if small else _memory.empty_bits(x.size)
                 active().dropout_forward(x, y, bits, rate, scale, key, stream, 0)
                 streams.next_stream = stream + 1
                 self._pass = self._training_pass = (
@@ -238,7 +240,7 @@ class DropoutBase(Layer):
         record = self._pass
         if record is None:
             raise no_forward(self)
-        if out is None and type(dy) is np.ndarray:
+        if type(dy) is np.ndarray:
             # The fewest steps possible, as in forward.
             shape, dtype, bits, _, scale, _, _, _, noise_shape, _, _ = record
             if (
@@ -248,8 +250,12 @@ class DropoutBase(Layer):
                 and noise_shape is None
                 and dtype in _dtypes.STANDARD
                 and dy.flags.carray
+                and (out is None or _arrays.can_write_directly(dy, out))
             ):
-                dx = _empty(shape, dtype) if dy.size < _SMALL else _memory.empty(shape, dtype)
+                if out is not None:
+                    dx = out
+                else:
+                    dx = _empty(shape, dtype) if dy.size < _SMALL else _memory.empty(shape, dtype)
                 active().apply_bits(dy, dx, bits, scale)
                 return dx
         return self._gradient(DropoutPass(*record), dy, out)

@@ -221,8 +221,13 @@ class FusedDense:
         if x.columns is None and (noise is None or noise.noise_shape is None):
             parameters = dense.parameter_values()[0]
             conditions = (
-                *(len(x.values), id(parameters), dense.skip_zeros, own_memory),
-                *(context.training, context.keep_records, noise is None or noise.scale == 1.0),
+                len(x.values),
+                id(parameters),
+                dense.skip_zeros,
+                own_memory,
+                context.training,
+                context.keep_records,
+                noise is None or noise.scale == 1.0,
             )
         ready = workspace.forward
         if ready is None or conditions is None or ready.conditions != conditions:
@@ -323,8 +328,13 @@ class FusedDense:
         if record.x.columns is None and record.y.columns is None:
             parameters = dense.parameter_values()[0]
             conditions = (
-                *(len(x), id(parameters), id(dense.gradients), dense.skip_zeros),
-                *(step.input_grad, previous is None, rescale),
+                len(x),
+                id(parameters),
+                id(dense.gradients),
+                dense.skip_zeros,
+                step.input_grad,
+                previous is None,
+                rescale,
             )
         ready = step.workspace.backward
         if ready is None or conditions is None or ready.conditions != conditions:
