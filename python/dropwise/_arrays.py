@@ -273,3 +273,11 @@ def sum_rows(x: Array) -> Array:
     """The sum of a matrix's rows, as a product: several times faster than NumPy's sum of axis 0."""
     total: Array = product(np.ones((1, len(x)), x.dtype), x, x.dtype)[0]
     return total
+
+
+def add_scaled(x: Array, factor: float, other: Array) -> None:
+    """``x += factor * other`` in one pass; both C-contiguous, of one shape and float dtype."""
+    if x.dtype.itemsize < 4:
+        x += factor * other
+    else:
+        active().sgd_step(x, other, None, (-factor, 0.0, False, 0.0))

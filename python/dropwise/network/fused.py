@@ -170,8 +170,8 @@ class FusedLayers:
         """Set the gradients of all parameters; return that of the input, if it is wanted."""
         first = 0  # the blocks before this one need no gradient
         if not input_grad:
-            trainable = [block.has_parameters for block in self.blocks]
-            first = trainable.index(True) if True in trainable else len(trainable)
+            while first < len(self.blocks) and not self.blocks[first].has_parameters:
+                first += 1
         records = this.records
         gradient: Array | None = self._apart(dy)
         masked, chain = False, ProductChain()
