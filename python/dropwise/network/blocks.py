@@ -239,7 +239,7 @@ class FusedDense:
             values = _memory.empty((len(x.values), product.b.shape[1]), dense.dtype)
         product.a, product.out = x.values, values
         if noise is not None:
-            rate, scale, key, stream, offset, _ = noise
+            rate, scale, key, stream, offset, _, _, _ = noise
             if mask is not None:
                 active().mask_bits(mask, values.size, rate, key, stream, offset)
                 product.scale = scale
@@ -271,7 +271,7 @@ class FusedDense:
                 size = len(x.values) * dense.out_features
                 mask = workspace.array("mask", ((size + 7) >> 3,), np.uint8)
             else:  # one bit for each column
-                rate, _, key, stream, offset, _ = noise
+                rate, _, key, stream, offset, _, _, _ = noise
                 kept = _arrays.make_bits(dense.out_features, rate, key, stream, offset)
                 columns = np.flatnonzero(_arrays.unpack_bits(kept, (dense.out_features,)))
                 weight, bias = weight[:, columns], bias[columns]
