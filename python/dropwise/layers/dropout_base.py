@@ -32,10 +32,10 @@ class DropoutPass(NamedTuple):
     scale: float
     key: int
     stream: int
-    offset: int
-    noise_shape: tuple[int, ...] | None
-    shift: float
-    dropped: float
+    offset: int = 0
+    noise_shape: tuple[int, ...] | None = None
+    shift: float = 0.0
+    dropped: float = 0.0
 
     @property
     def noise(self) -> _arrays.NoiseSpec:
@@ -43,16 +43,14 @@ class DropoutPass(NamedTuple):
         return _arrays.NoiseSpec(*self[3:])
 
 
-# The fields of a DropoutPass.  In calls of a few elements the class would show.
-_PassFields: TypeAlias = (
-    "tuple[tuple[int, ...], np.dtype[Any], Bits | None, float, float, int, int, int,"
-    " tuple[int, ...] | None, float, float]"
-)
+# The first fields of a DropoutPass whose others have their defaults, of a dtype in `STANDARD`.  In
+# calls of a few elements the class would show.
+_PlainPass: TypeAlias = "tuple[tuple[int, ...], np.dtype[Any], Bits | None, float, float, int, int]"
 # What a forward like the last one needs, and nothing has to be checked for: shape, dtype, whether
 # the result is small, rate, scale, key and the bytes of the mask (0: it is not kept).
 _SameCall: TypeAlias = "tuple[tuple[int, ...], np.dtype[Any], bool, float, float, int, int]"
 
-_empty = np.empty
+_empty, _ndarray = np.empty, np.ndarray
 _UINT8 = np.dtype(np.uint8)
 # Results of fewer elements are smaller than what `_memory` recycles, whatever their dtype.
 _SMALL = _memory.LARGE // 8
@@ -67,8 +65,8 @@ class DropoutBase(Layer):
         As for `Dropout`.
     """
 
-    _pass: _PassFields | None = None
-    _training_pass: _PassFields | None = None  # the last in training
+    _pass: DropoutPass | _PlainPass | None = None
+    _training_pass: DropoutPass | _PlainPass | None = None  # the last in training
     _scaling = "inverted"
 
     def __init__(
@@ -123,7 +121,7 @@ class DropoutBase(Layer):
         -------
         ndarray, shape of `x`
         """
-        if self._same_call is not None and training and not offset and type(x) is np.ndarray:
+        if self._same_call is not None and training and not offset and type(x) is _ndarray:
             # The fewest steps possible: they decide what calls of a few elements cost.
             shape, dtype, small, rate, scale, key, mask_bytes = self._same_call
             if (
@@ -145,19 +143,7 @@ class DropoutBase(Layer):
                     bits = _empty(mask_bytes, _UINT8) if small else _memory.empty_bits(x.size)
                 active().dropout_forward(x, y, bits, rate, scale, key, stream, 0)
                 streams.next_stream = stream + 1
-                self._pass = self._training_pass = (
-                    shape,
-                    dtype,
-                    bits,
-                    rate,
-                    scale,
-                    key,
-                    stream,
-                    0,
-                    None,
-                    0.0,
-                    0.0,
-                )
+                self._pass = self._training_pass = shape, dtype, bits, rate, scale, key, stream
                 return y
         x = _arguments.as_input(x, keep_integers=training and self._scaling == "vanilla")
         if out is not None:
@@ -240,15 +226,14 @@ class DropoutBase(Layer):
         record = self._pass
         if record is None:
             raise no_forward(self)
-        if type(dy) is np.ndarray:
+        if type(record) is tuple:
             # The fewest steps possible, as in forward.
-            shape, dtype, bits, _, scale, _, _, _, noise_shape, _, _ = record
+            shape, dtype, bits, _, scale, _, _ = record  # type: ignore[misc]
             if (
                 bits is not None
+                and type(dy) is _ndarray
                 and dy.dtype is dtype
                 and dy.shape == shape
-                and noise_shape is None
-                and dtype in _dtypes.STANDARD
                 and dy.flags.carray
                 and (out is None or _arrays.can_write_directly(dy, out))
             ):
@@ -277,10 +262,11 @@ class DropoutBase(Layer):
         """The mask of the last training forward: bool, True where kept."""
         if self._training_pass is None:
             raise RuntimeError(f"{self}: there is no mask before a training forward")
-        shape, _, bits, rate, _, key, stream, offset, noise_shape, _, _ = self._training_pass
-        if noise_shape is not None:
-            shape = noise_shape
+        record = DropoutPass(*self._training_pass)
+        shape = record.shape if record.noise_shape is None else record.noise_shape
+        bits = record.bits
         if bits is None:
+            _, _, _, rate, _, key, stream, offset, *_ = record
             bits = _arrays.make_bits(math.prod(shape), rate, key, stream, offset)
         return _arrays.unpack_bits(bits, shape)
 
