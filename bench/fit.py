@@ -125,7 +125,7 @@ def optimizers(args: argparse.Namespace) -> Iterator[Case]:
             np.copyto(target, source)
 
     rules: tuple[tuple[str, Callable[[], Any], Any], ...] = (
-        ("Adam", lambda: dw.Adam(1e-3), np.sign),
+        ("Adam", lambda: dw.Adam(1e-3, epsilon=1e-7), lambda g: g / (np.abs(g) + 1e-7)),
         ("SGD", lambda: dw.SGD(1e-3), np.asarray),
         ("SGD, momentum 0.9", lambda: dw.SGD(1e-3, momentum=0.9), np.asarray),
     )
@@ -158,7 +158,7 @@ def torch_step(
     for tensor, g in zip(tensors, gradients, strict=True):
         tensor.grad = _torch.from_numpy(g)
     if rule == "Adam":
-        optimizer = _torch.optim.Adam(tensors, lr=1e-3, fused=True)
+        optimizer = _torch.optim.Adam(tensors, lr=1e-3, eps=1e-7, fused=True)
     else:
         momentum = 0.9 if "momentum" in rule else 0.0
         optimizer = _torch.optim.SGD(tensors, lr=1e-3, momentum=momentum, fused=True)
