@@ -227,7 +227,7 @@ class FusedDense:
                 own_memory,
                 context.training,
                 context.keep_records,
-                noise is None or noise.scale == 1.0,
+                None if noise is None else noise.scale == 1.0,
             )
         ready = workspace.forward
         if ready is None or conditions is None or ready.conditions != conditions:
