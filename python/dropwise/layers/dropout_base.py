@@ -43,9 +43,11 @@ class DropoutPass(NamedTuple):
         return _arrays.NoiseSpec(*self[3:])
 
 
-# The first fields of a DropoutPass whose others have their defaults, of a dtype in `STANDARD`.  In
-# calls of a few elements the class would show.
-_PlainPass: TypeAlias = "tuple[tuple[int, ...], np.dtype[Any], Bits | None, float, float, int, int]"
+# The first fields of a DropoutPass whose others have their defaults, of a dtype in `STANDARD`, and
+# whether the result is small.  In calls of a few elements the class would show.
+_PlainPass: TypeAlias = (
+    "tuple[tuple[int, ...], np.dtype[Any], Bits | None, float, float, int, int, bool]"
+)
 # What a forward like the last one needs, and nothing has to be checked for: shape, dtype, whether
 # the result is small, rate, scale, key and the bytes of the mask (0: it is not kept).
 _SameCall: TypeAlias = "tuple[tuple[int, ...], np.dtype[Any], bool, float, float, int, int]"
@@ -54,6 +56,10 @@ _empty, _ndarray = np.empty, np.ndarray
 _UINT8 = np.dtype(np.uint8)
 # Results of fewer elements are smaller than what `_memory` recycles, whatever their dtype.
 _SMALL = _memory.LARGE // 8
+
+
+def _in_full(record: DropoutPass | _PlainPass) -> DropoutPass:
+    return record if isinstance(record, DropoutPass) else DropoutPass(*record[:7])
 
 
 class DropoutBase(Layer):
@@ -138,12 +144,23 @@ class DropoutBase(Layer):
                     y = out
                 else:
                     y = _empty(shape, dtype) if small else _memory.empty(shape, dtype)
-                bits = None
-                if mask_bytes:
-                    bits = _empty(mask_bytes, _UINT8) if small else _memory.empty_bits(x.size)
+                bits: Bits | None
+                if small and mask_bytes:
+                    bits = _empty(mask_bytes, _UINT8)
+                else:
+                    bits = _memory.empty_bits(x.size) if mask_bytes else None
                 active().dropout_forward(x, y, bits, rate, scale, key, stream, 0)
                 streams.next_stream = stream + 1
-                self._pass = self._training_pass = shape, dtype, bits, rate, scale, key, stream
+                self._pass = self._training_pass = (
+                    shape,
+                    dtype,
+                    bits,
+                    rate,
+                    scale,
+                    key,
+                    stream,
+                    small,
+                )
                 return y
         x = _arguments.as_input(x, keep_integers=training and self._scaling == "vanilla")
         if out is not None:
@@ -228,7 +245,7 @@ class DropoutBase(Layer):
             raise no_forward(self)
         if type(record) is tuple:
             # The fewest steps possible, as in forward.
-            shape, dtype, bits, _, scale, _, _ = record  # type: ignore[misc]
+            shape, dtype, bits, _, scale, _, _, small = record  # type: ignore[misc]
             if (
                 bits is not None
                 and type(dy) is _ndarray
@@ -240,10 +257,10 @@ class DropoutBase(Layer):
                 if out is not None:
                     dx = out
                 else:
-                    dx = _empty(shape, dtype) if dy.size < _SMALL else _memory.empty(shape, dtype)
+                    dx = _empty(shape, dtype) if small else _memory.empty(shape, dtype)
                 active().apply_bits(dy, dx, bits, scale)
                 return dx
-        return self._gradient(DropoutPass(*record), dy, out)
+        return self._gradient(_in_full(record), dy, out)
 
     def _gradient(self, record: DropoutPass, dy: ArrayLike, out: Array | None = None) -> Array:
         dy = _arguments.as_gradient(dy, record.shape, record.dtype, self)
@@ -262,7 +279,7 @@ class DropoutBase(Layer):
         """The mask of the last training forward: bool, True where kept."""
         if self._training_pass is None:
             raise RuntimeError(f"{self}: there is no mask before a training forward")
-        record = DropoutPass(*self._training_pass)
+        record = _in_full(self._training_pass)
         shape = record.shape if record.noise_shape is None else record.noise_shape
         bits = record.bits
         if bits is None:
