@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +60,18 @@ class Product:
     strategy: str = ""
 
 
+class Box(NamedTuple):
+    """A part of a global array in C order: an offset, and how to go on from it.
+
+    The elements are ``first`` + the sum of index * stride, for all indices below `lengths` in C
+    order.
+    """
+
+    first: int
+    lengths: tuple[int, ...]
+    strides: tuple[int, ...]  # the last is 1
+
+
 class Backend(Protocol):
     """The functions that every backend has."""
 
@@ -69,6 +81,21 @@ class Backend(Protocol):
         self, bits: Bits, n: int, rate: float, key: int, stream: int, offset: int
     ) -> None:
         """Write the packed mask of elements ``offset`` to ``offset + n``."""
+
+    def mask_box(
+        self,
+        bits: Bits,
+        lengths: tuple[int, ...],
+        strides: tuple[int, ...],
+        rate: float,
+        key: int,
+        stream: int,
+        offset: int,
+    ) -> None:
+        """Write the packed mask of the elements of a `Box` whose `first` is `offset`.
+
+        It is not empty, and all indices are in [0, 2**64).
+        """
 
     def dropout_forward(
         self,

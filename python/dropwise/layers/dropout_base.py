@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dropwise import _arguments, _arrays, _dtypes, _memory, functional
 from dropwise._backends import active
-from dropwise._backends.protocol import Array, Bits
+from dropwise._backends.protocol import Array, Bits, Box
 from dropwise.layers.base import Layer, no_forward
 from dropwise.layers.run import RunContext
 from dropwise.random import STREAM_END, MaskStreams, Seed, key_from_seed, spawned_key
@@ -32,7 +32,7 @@ class DropoutPass(NamedTuple):
     scale: float
     key: int
     stream: int
-    offset: int = 0
+    offset: int | Box = 0
     noise_shape: tuple[int, ...] | None = None
     shift: float = 0.0
     dropped: float = 0.0
@@ -110,6 +110,7 @@ class DropoutBase(Layer):
         *,
         out: Array | None = None,
         offset: int = 0,
+        within: functional.Within | None = None,
     ) -> Array:
         """Drop elements of `x`.
 
@@ -121,13 +122,23 @@ class DropoutBase(Layer):
         out : ndarray, optional
             Where the result goes; may be `x`.
         offset : int
-            Index of the first element in the global array of which `x` is a part.
+            Index of the first element in the global array of which `x` is a part, if `x` is one
+            run of its elements.
+        within : (start, global_shape), optional
+            In the place of `offset`: the index of the first element of `x` in each dimension of
+            the global array, and the shape of that.
 
         Returns
         -------
         ndarray, shape of `x`
         """
-        if self._same_call is not None and training and not offset and type(x) is _ndarray:
+        if (
+            self._same_call is not None
+            and training
+            and not offset
+            and within is None
+            and type(x) is _ndarray
+        ):
             # The fewest steps possible: they decide what calls of a few elements cost.
             shape, dtype, small, rate, scale, key, mask_bytes = self._same_call
             if (
@@ -166,7 +177,7 @@ class DropoutBase(Layer):
         if out is not None:
             _arguments.check_out(out, x.shape, x.dtype)
         stream = self._streams.peek() if training else 0
-        noise = self._noise(x.shape, x.dtype, training, stream, offset)
+        noise = self._noise(x.shape, x.dtype, training, stream, offset, within)
         y, record = self._compute(x, noise, training, out)
         if training:
             self.use_up(stream, record)
@@ -193,8 +204,15 @@ class DropoutBase(Layer):
         training: bool,
         stream: int,
         offset: int,
+        within: functional.Within | None = None,
     ) -> _arrays.NoiseSpec:
         """What a call does, checked against its input."""
+        if within is not None:
+            if type(offset) is not int or offset:
+                raise ValueError("give offset or within, not both")
+            start, whole = _arguments.as_within(within, shape)
+            part, first = _arrays.box_of(start, shape, self._noise_shape_of(whole) or whole)
+            return self._spec(training, dtype, stream, first, None if part == shape else part)
         noise_shape = self._noise_shape_of(shape)
         if type(offset) is not int or offset:
             size = math.prod(shape if noise_shape is None else noise_shape)
@@ -210,7 +228,7 @@ class DropoutBase(Layer):
         training: bool,
         dtype: np.dtype[Any],
         stream: int,
-        offset: int,
+        offset: int | Box,
         noise_shape: tuple[int, ...] | None,
     ) -> _arrays.NoiseSpec:
         """The mask, and what becomes of the elements."""

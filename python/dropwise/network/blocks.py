@@ -242,6 +242,7 @@ class FusedDense:
         if noise is not None:
             rate, scale, key, stream, offset, _, _, _ = noise
             if mask is not None:
+                assert type(offset) is int
                 active().mask_bits(mask, values.size, rate, key, stream, offset)
                 product.scale = scale
         run.chain.append(product)
