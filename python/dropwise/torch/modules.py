@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from dropwise.random import Seed, key_from_seed
-from dropwise.torch import _ops, _streams, functional
+from dropwise.torch import _streams, _tensors
+from dropwise.torch._autograd import drop
 
 __all__ = ["Dropout"]
 
@@ -43,7 +44,8 @@ class Dropout(_Masked, nn.Dropout):
     """`torch.nn.Dropout`."""
 
     def forward(self, input: Tensor) -> Tensor:
-        if not self.training or self.p == 0 or not _ops.is_ours(input):
+        p = self.p
+        if not self.training or p == 0 or not _tensors.is_ours(input):
             return super().forward(input)
-        result = functional.drop(input, self.p, self._state, self.row_offset)
+        result = drop(input, p, self._state, self.row_offset)
         return input.copy_(result) if self.inplace else result
