@@ -27,7 +27,7 @@ from dropwise.torch._tensors import Mask
 _PLAIN = (Tensor, torch.nn.Parameter)
 # Elements from which on reading a packed mask takes less time than making it again, with what
 # PyTorch needs to keep it.
-_KEEP_BITS = 1 << 15
+_KEEP_BITS = 1 << 17
 
 
 def drop(x: Tensor, p: float, state: Tensor | None, row_offset: int | None) -> Tensor:
@@ -46,7 +46,7 @@ def drop(x: Tensor, p: float, state: Tensor | None, row_offset: int | None) -> T
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
     offset = row_offset * math.prod(x.shape[1:]) if row_offset else 0
     if is_plain(x):
-        return dropout(x, next_mask(p, state, row_offset is None, offset))
+        return _dropout_of_plain(x, next_mask(p, state, row_offset is None, offset))
     if state is None:
         draw = torch.randint(STREAM_END, (2,), device="cpu")
     else:
@@ -83,9 +83,11 @@ def dropout(x: Tensor, mask: Mask) -> Tensor:
             (_streams.as_signed(mask.key), mask.stream), dtype=torch.int64, device="cpu"
         )
         return _dropout_by_draw(x, draw, mask.rate, mask.offset)
-    if has_derivatives(x):
-        return _apply_eager(x, mask)
-    return _tensors.dropout(x, mask)
+    return _dropout_of_plain(x, mask)
+
+
+def _dropout_of_plain(x: Tensor, mask: Mask) -> Tensor:
+    return _apply_eager(x, mask) if has_derivatives(x) else _tensors.dropout(x, mask)
 
 
 class _Eager(torch.autograd.Function):

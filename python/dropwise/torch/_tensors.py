@@ -26,6 +26,11 @@ DTYPES: dict[torch.dtype, np.dtype[Any]] = {
     torch.bfloat16: _BFLOAT16,
 }
 
+# In calls of a few elements it shows how this is reached, and results of fewer elements are smaller
+# than what `_memory` recycles.
+_empty = np.empty
+_SMALL = _memory.LARGE // 8
+
 
 class Mask(NamedTuple):
     """Which mask: that of `dropwise.functional.dropout_mask` for these arguments."""
@@ -57,13 +62,14 @@ def as_tensor(x: Array) -> Tensor:
 
 def dropout(x: Tensor, mask: Mask, bits: Bits | None = None) -> Tensor:
     """``x / (1 - rate)`` where the mask keeps, else +0.0; the packed mask to `bits` if given."""
-    rate, key, stream, offset = mask
-    scale = rate_and_scale(rate, "inverted", True, DTYPES[x.dtype])[1]
     if not x.is_contiguous():
         return torch.empty_like(x).copy_(dropout(x.contiguous(), mask, bits))
+    rate, key, stream, offset = mask
     source = as_array(x)
-    result = _memory.empty(source.shape, source.dtype)
+    dtype = source.dtype
+    result = _empty(source.shape, dtype) if source.size < _SMALL else _memory.empty(source.shape, dtype)
     if source.size:
+        scale = rate_and_scale(rate, "inverted", True, dtype)[1]
         active().dropout_forward(source, result, bits, rate, scale, key, stream, offset)
     return as_tensor(result)
 
