@@ -13,8 +13,25 @@ except ImportError as error:
     ) from error
 
 from dropwise.torch import functional
-from dropwise.torch.modules import Dropout
+from dropwise.torch.modules import (
+    AlphaDropout,
+    Dropout,
+    Dropout1d,
+    Dropout2d,
+    Dropout3d,
+    DropPath,
+    FeatureAlphaDropout,
+)
 
-__all__ = ["Dropout", "functional"]
+__all__ = [
+    "AlphaDropout",
+    "DropPath",
+    "Dropout",
+    "Dropout1d",
+    "Dropout2d",
+    "Dropout3d",
+    "FeatureAlphaDropout",
+    "functional",
+]
 
 del _ml_dtypes, _register_vmap

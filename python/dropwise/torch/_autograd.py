@@ -11,6 +11,7 @@ autograd (`_Eager`), one for the transforms of `torch.func` (`_Transformed`), an
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,43 +22,53 @@ from torch.autograd import forward_ad
 from dropwise import _memory
 from dropwise.random import STREAM_END
 from dropwise.torch import _ops, _streams, _tensors
-from dropwise.torch._tensors import Mask
+from dropwise.torch._tensors import PLAIN, Mask
 
-# A tensor of another class may mean something else by its values.
-_PLAIN = (Tensor, torch.nn.Parameter)
 # Elements from which on reading a packed mask takes less time than making it again, with what
 # PyTorch needs to keep it.
 _KEEP_BITS = 1 << 17
 
 
-def drop(x: Tensor, p: float, state: Tensor | None, row_offset: int | None) -> Tensor:
+def drop(
+    x: Tensor,
+    p: float,
+    state: Tensor | None = None,
+    row_offset: int | None = None,
+    noise_shape: tuple[int, ...] | None = None,
+) -> Tensor:
     """Dropout of a tensor that is ours, with a new mask.
 
     Parameters
     ----------
     x : Tensor, any shape
     p : float in [0, 1]
-    state : Tensor or None
+    state : Tensor, optional
         The key and the next stream of a seed; None: torch's generator draws.
-    row_offset : int or None
+    row_offset : int, optional
         Index of the first row of `x` in the batch of which it is a part.
+    noise_shape : tuple of int, optional
+        Shape of the mask, broadcast against `x`.
     """
     if not 0.0 <= p <= 1.0:
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
-    offset = row_offset * math.prod(x.shape[1:]) if row_offset else 0
+    offset = 0
+    if row_offset:
+        offset = row_offset * math.prod((noise_shape or x.shape)[1:])
     if is_plain(x):
-        return _dropout_of_plain(x, next_mask(p, state, row_offset is None, offset))
+        key, stream = next_draw(state, row_offset)
+        return _dropout_of_plain(x, Mask(p, key, stream, offset, noise_shape))
     if state is None:
         draw = torch.randint(STREAM_END, (2,), device="cpu")
+    elif _is_batching():
+        raise RuntimeError("a dropout with seed=int cannot run inside torch.vmap; use seed=None")
     else:
         draw = _ops.next_stream(state, row_offset is None)
-    return _dropout_by_draw(x, draw, p, offset)
+    return _dropout_by_draw(x, draw, p, offset, noise_shape)
 
 
-def next_mask(rate: float, state: Tensor | None, by_rank: bool, offset: int) -> Mask:
-    """A new mask, where nothing transforms or traces."""
-    key, stream = _streams.draw() if state is None else _streams.take(state, by_rank)
-    return Mask(rate, key, stream, offset)
+def next_draw(state: Tensor | None, row_offset: int | None) -> tuple[int, int]:
+    """A new key and stream, where nothing transforms or traces."""
+    return _streams.draw() if state is None else _streams.take(state, row_offset is None)
 
 
 def is_plain(x: Tensor) -> bool:
@@ -66,7 +77,7 @@ def is_plain(x: Tensor) -> bool:
         torch.compiler.is_compiling()
         or torch._C._are_functorch_transforms_active()
         or torch._C._len_torch_dispatch_stack()
-        or type(x) not in _PLAIN
+        or type(x) not in PLAIN
         or is_legacy_batchedtensor(x)  # of torch.autograd.grad(is_grads_batched=True)
     )
 
@@ -78,12 +89,11 @@ def has_derivatives(x: Tensor) -> bool:
 
 def dropout(x: Tensor, mask: Mask) -> Tensor:
     """Dropout with a given mask."""
-    if not is_plain(x):
-        draw = torch.tensor(
-            (_streams.as_signed(mask.key), mask.stream), dtype=torch.int64, device="cpu"
-        )
-        return _dropout_by_draw(x, draw, mask.rate, mask.offset)
-    return _dropout_of_plain(x, mask)
+    if is_plain(x):
+        return _dropout_of_plain(x, mask)
+    rate, key, stream, offset, noise_shape = mask
+    draw = torch.tensor((_streams.as_signed(key), stream), dtype=torch.int64, device="cpu")
+    return _dropout_by_draw(x, draw, rate, offset, noise_shape)
 
 
 def _dropout_of_plain(x: Tensor, mask: Mask) -> Tensor:
@@ -96,7 +106,7 @@ class _Eager(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, mask: Mask) -> Tensor:
         ctx.mask = mask
-        if x.numel() < _KEEP_BITS:
+        if x.numel() < _KEEP_BITS or mask.noise_shape is not None:
             return _tensors.dropout(x, mask)
         bits = _memory.empty_bits(x.numel())
         ctx.save_for_backward(torch.from_numpy(bits))
@@ -118,26 +128,28 @@ class _Eager(torch.autograd.Function):
 _apply_eager = super(torch.autograd.Function, _Eager).apply
 
 
-def _dropout_by_draw(x: Tensor, draw: Tensor, rate: float, offset: int) -> Tensor:
+def _dropout_by_draw(
+    x: Tensor, draw: Tensor, rate: float, offset: int, noise_shape: Sequence[int] | None
+) -> Tensor:
     """Dropout of a tensor that is not plain, with the key and the stream in `draw`, int64 [2]."""
     if torch._C._are_functorch_transforms_active():
         if not torch.compiler.is_compiling():
-            result: Tensor = _Transformed.apply(x, draw, rate, offset)
+            result: Tensor = _Transformed.apply(x, draw, rate, offset, noise_shape)
             return result
-        if _differentiates():  # where an operator's derivative would be an error or 0
+        if _is_differentiating():  # where an operator's derivative would be an error or 0
             raise RuntimeError(
                 "dropout inside torch.func.grad, jvp or the like inside torch.compile is not "
                 "supported; compile what is inside the transform, or without fullgraph=True"
             )
-    return _ops.dropout(x, draw, rate, offset)
+    return _ops.dropout(x, draw, rate, offset, noise_shape)
 
 
 class _Transformed(torch.autograd.Function):
     """Dropout under `torch.func.grad`, `vmap`, `jvp` and so on."""
 
     @staticmethod
-    def forward(x: Tensor, draw: Tensor, rate: float, offset: int) -> Tensor:
-        return _ops.dropout(x, draw, rate, offset)
+    def forward(*arguments: Any) -> Tensor:
+        return _ops.dropout(*arguments)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: _ops.Arguments, output: Tensor) -> None:
@@ -145,22 +157,29 @@ class _Transformed(torch.autograd.Function):
         ctx.save_for_forward(inputs[1])
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None, None]:
-        return _dropout_by_draw(dy, *ctx.saved_tensors, *ctx.rate_and_offset), None, None, None
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return _dropout_by_draw(dy, *ctx.saved_tensors, *ctx.which), None, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
-        return _dropout_by_draw(tangent, *ctx.saved_tensors, *ctx.rate_and_offset)
+        return _dropout_by_draw(tangent, *ctx.saved_tensors, *ctx.which)
 
     vmap = staticmethod(_ops.vmap_of(_dropout_by_draw))
 
 
-def _differentiates() -> bool:
+def _is_batching() -> bool:
+    """Whether `torch.vmap` is active."""
+    levels = torch._C._functorch.get_interpreter_stack() or []
+    return any(level.key() == TransformType.Vmap for level in levels)
+
+
+def _is_differentiating() -> bool:
     """Whether a transform of `torch.func` other than `vmap` is active."""
     levels = torch._C._functorch.get_interpreter_stack() or []
     return any(level.key() != TransformType.Vmap for level in levels)
 
 
-# torch.compile then calls it while it traces.  `torch.compiler.assume_constant_result` does just
+# torch.compile then calls them while it traces.  `torch.compiler.assume_constant_result` does just
 # this, after it has imported the compiler, which takes two seconds.
-_differentiates._dynamo_marked_constant = True  # type: ignore[attr-defined]
+for _function in (_is_batching, _is_differentiating):
+    _function._dynamo_marked_constant = True  # type: ignore[attr-defined]
