@@ -11,7 +11,7 @@ autograd (`_Eager`), one for the transforms of `torch.func` (`_Transformed`), an
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -125,7 +125,7 @@ class _Eager(torch.autograd.Function):
 
 
 # Without the checks of `Function.apply`, which are those of `is_plain`: they take 1 us.
-_apply_eager = super(torch.autograd.Function, _Eager).apply
+_apply_eager: Callable[[Tensor, Mask], Tensor] = super(torch.autograd.Function, _Eager).apply
 
 
 def _dropout_by_draw(
@@ -134,8 +134,7 @@ def _dropout_by_draw(
     """Dropout of a tensor that is not plain, with the key and the stream in `draw`, int64 [2]."""
     if torch._C._are_functorch_transforms_active():
         if not torch.compiler.is_compiling():
-            result: Tensor = _Transformed.apply(x, draw, rate, offset, noise_shape)
-            return result
+            return _apply_transformed(x, draw, rate, offset, noise_shape)
         if _is_differentiating():  # where an operator's derivative would be an error or 0
             raise RuntimeError(
                 "dropout inside torch.func.grad, jvp or the like inside torch.compile is not "
@@ -165,6 +164,9 @@ class _Transformed(torch.autograd.Function):
         return _dropout_by_draw(tangent, *ctx.saved_tensors, *ctx.which)
 
     vmap = staticmethod(_ops.vmap_of(_dropout_by_draw))
+
+
+_apply_transformed: Callable[..., Tensor] = _Transformed.apply
 
 
 def _is_batching() -> bool:

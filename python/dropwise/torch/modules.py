@@ -5,7 +5,7 @@ They are subclasses of PyTorch's, so that ``isinstance(module, torch.nn.Dropout)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -36,6 +36,7 @@ class _Masked(nn.modules.dropout._DropoutNd):
     # DistributedDataParallel and `to_empty` would write to it.
     _state: Tensor | None = None
     row_offset: int | None = None
+    _function: Callable[..., Tensor]
 
     def __init__(
         self,
@@ -48,6 +49,17 @@ class _Masked(nn.modules.dropout._DropoutNd):
         super().__init__(p, inplace)
         self.row_offset = row_offset
         self.reseed(seed)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """What the function of the same name in `functional` gives."""
+        return self._function(
+            input,
+            self.p,
+            self.training,
+            self.inplace,
+            state=self._state,
+            row_offset=self.row_offset,
+        )
 
     def reseed(self, seed: Seed) -> None:
         """Start with the first mask of `seed`; None: torch's generator decides."""
