@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from dropwise._dtypes import F64, alpha_constants
 from dropwise.random import Seed, key_from_seed
 from dropwise.torch import _streams
-from dropwise.torch._autograd import drop
+from dropwise.torch._autograd import drop, when_traced
 from dropwise.torch._tensors import is_ours
 
 __all__ = [
@@ -251,8 +251,16 @@ def _alpha(
 ) -> Tensor:
     if not 0.0 <= p <= 1.0:
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+    before, factor, dropped = _alpha_constants(p)
+    return drop(x + before, p, state, row_offset, noise_shape) * factor + dropped
+
+
+@when_traced
+def _alpha_constants(p: float) -> tuple[float, float, float]:
+    """What alpha dropout adds before dropout, multiplies by, and adds after it.
+
+    ``scale * x + shift`` is ``scale * (x + (shift - dropped) / scale) + dropped``, and dropout, with
+    a scale of its own, makes zeros of the first summand.
+    """
     _, scale, shift, dropped = alpha_constants(p, True, F64)
-    # scale * x + shift = scale * (x + (shift - dropped) / scale) + dropped, and dropout makes zeros
-    # of the first summand, with a scale of its own.
-    kept = drop(x + (shift - dropped) / scale, p, state, row_offset, noise_shape)
-    return kept * (scale * (1.0 - p) if p < 1.0 else 1.0) + dropped
+    return (shift - dropped) / scale, scale * (1.0 - p) if p < 1.0 else 1.0, dropped
