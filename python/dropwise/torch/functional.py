@@ -259,8 +259,8 @@ def _alpha(
 def _alpha_constants(p: float) -> tuple[float, float, float]:
     """What alpha dropout adds before dropout, multiplies by, and adds after it.
 
-    ``scale * x + shift`` is ``scale * (x + (shift - dropped) / scale) + dropped``, and dropout, with
-    a scale of its own, makes zeros of the first summand.
+    ``scale * x + shift`` is ``scale * (x + (shift - dropped) / scale) + dropped``, and dropout,
+    with a scale of its own, makes zeros of the first summand.
     """
     _, scale, shift, dropped = alpha_constants(p, True, F64)
     return (shift - dropped) / scale, scale * (1.0 - p) if p < 1.0 else 1.0, dropped
