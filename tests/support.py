@@ -32,7 +32,9 @@ def require(module: str) -> types.ModuleType:
     python = ONE_PYTHON.get(module)
     if python not in (None, sys.version_info[:2]) and importlib.util.find_spec(module) is None:
         wanted = ".".join(map(str, python))
-        pytest.skip(f"{module} is NOT tested: it comes with Python {wanted}", allow_module_level=True)
+        pytest.skip(
+            f"{module} is NOT tested: it comes with Python {wanted}", allow_module_level=True
+        )
     parent = module.rpartition(".")[0]
     if (parent and importlib.util.find_spec(parent) is None) or (
         importlib.util.find_spec(module) is None
