@@ -25,7 +25,7 @@ from dropwise.random import STREAM_END
 from dropwise.torch import _ops, _streams, _tensors
 from dropwise.torch._tensors import PLAIN, Mask
 
-# In calls of a few elements it shows how this is reached; it takes a third of the constructor's time.
+# In calls of a few elements it shows: this takes a third of the time of the constructor.
 _new_mask = tuple.__new__
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
