@@ -129,6 +129,18 @@ def get_CIFAR10_data(*args, **kwargs):
         data["y_" + name] = labels = rng.integers(0, 10, n)
         data["X_" + name] = means[labels] + 12 * rng.standard_normal((n, 3, 32, 32))
     return data
+
+
+def load_CIFAR10(root):
+    import numpy as np
+    rng = np.random.default_rng(0)
+    means = rng.uniform(110, 146, (10, 8, 8, 3)).repeat(4, axis=1).repeat(4, axis=2)
+    parts = []
+    for n in (900, 300):
+        labels = rng.integers(0, 10, n)
+        images = means[labels] + 30 * rng.standard_normal((n, 32, 32, 3))
+        parts += [images.clip(0, 255), labels]
+    return tuple(parts)
 """
 
 
@@ -212,12 +224,22 @@ WORDS = (
 )
 NOTEBOOK = "assignment2/Dropout.ipynb"
 LAYERS = "assignment2/cs231n/layers.py"
-TWO_LAYERS, FULLY = "assignment1/two_layer_net.ipynb", "assignment1/cs231n/layers.py"
+FULLY = "assignment1/cs231n/layers.py"
+TWO_LAYERS, FEATURES = "assignment1/two_layer_net.ipynb", "assignment1/features.ipynb"
+FEWER = (
+    ("num_training=49000, num_validation=1000", "num_training=600, num_validation=300"),
+    ("num_test=1000", "num_test=300"),
+    ("num_iters=1500", "num_iters=300"),
+    (r"np\.random\.choice\(idxs, examples_per_class, replace=False\)", "idxs[:examples_per_class]"),
+)
 RNN = "assignment3/RNN_Captioning.ipynb"
 FIRST = ("ch05/gradient_check.py", "ch06/overfit_dropout.py")
 SECOND = ("ch06/train_better_rnnlm.py",)
 CONVOLUTION = "ch07/train_convnet.py"
-DEEP = CONVOLUTION, "ch08/train_deepnet.py"
+DEEP = (
+    "ch07/gradient_check.py", CONVOLUTION,
+    "ch08/train_deepnet.py", "ch08/misclassified_mnist.py", "ch08/half_float_network.py",
+)  # fmt: skip
 FEW = ((r"epochs\s*=\s*20\b", "epochs=3"),)
 BOOK = "common/layers.py", FIRST, digits
 BOOK_DEEP = "common/layers.py", DEEP, digits, FEW
@@ -261,8 +283,10 @@ JUDGES = [
           "sample/common/layers.py", tuple(f"sample/{name}" for name in DEEP), digits, FEW),
     Judge("HYEZ/deep-learning-from-scratch", "babd369", 2020, DLFS, "common/layers.py",
           ("ch7/train_convnet.py", "ch8/train_deepnet.py"), digits, FEW),
-    Judge("munablamu/DeepLearningFromZero_01_theorem", "e9d552a", 2023, DLFS, *BOOK_DEEP),
-    Judge("hisa-lab/deep-learning-ht23a064", "a4a1b45", 2025, DLFS, *BOOK_DEEP),
+    Judge("munablamu/DeepLearningFromZero_01_theorem", "e9d552a", 2023, DLFS, "common/layers.py",
+          (CONVOLUTION, "ch08/train_deepnet.py"), digits, FEW),
+    Judge("hisa-lab/deep-learning-ht23a064", "a4a1b45", 2025, DLFS, "common/layers.py", DEEP,
+          digits, (*FEW, (r'"ch08/', '"'))),
     # its second volume
     Judge("tnakae/DLFS2-practice", "8f7414d", 2018, DLFS, *BOOK_2),
     Judge("nownabe/DeepLearningFromScratch2", "d13887c", 2018, DLFS, *BOOK_2),
@@ -285,8 +309,8 @@ JUDGES = [
           pictures),
     # its assignment 1, where this package's names occur from 2021 on
     Judge("Amapocho/CS231n-Spring-2021", "36eb0ec", 2021, COURSE, FULLY, (TWO_LAYERS,), pictures),
-    Judge("AnirudhM1/CS231n-2022-Solutions", "7a5b494", 2022, COURSE, FULLY, (TWO_LAYERS,),
-          pictures),
+    Judge("AnirudhM1/CS231n-2022-Solutions", "7a5b494", 2022, COURSE, FULLY,
+          (TWO_LAYERS, FEATURES), pictures, FEWER),
     Judge("kantarcise/cs231n", "d48f0ba", 2023, COURSE, f"src/{FULLY}", (f"src/{TWO_LAYERS}",),
           pictures),
     Judge("wrx-coder/CS231N", "2ba8e75", 2026, COURSE, f"assignments/{FULLY}",
