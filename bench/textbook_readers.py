@@ -42,7 +42,7 @@ import numpy as np
 seed, script, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 here = os.path.dirname(os.path.abspath(script))
 sys.path[:0] = [here, os.path.dirname(here), folder]
-for name in ("cv2", "imageio", "turtle"):
+for name in ("cv2", "h5py", "imageio", "turtle", "urllib2"):
     try:
         __import__(name)
     except Exception:
@@ -77,7 +77,7 @@ def digits(root: Path) -> None:
         noise = rng.random((count, 784))
         data[f"{part}_img"] = (means[labels] * noise).astype(np.uint8)
         data[f"{part}_label"] = labels
-    for folder in [root / "dataset", *root.glob("chapter*/dataset")]:
+    for folder in [root / "dataset", *root.glob("chapter*/dataset"), *root.glob("sample/dataset")]:
         folder.mkdir(exist_ok=True)
         (folder / "mnist.pkl").write_bytes(pickle.dumps(data))
 
@@ -129,6 +129,18 @@ def get_CIFAR10_data(*args, **kwargs):
         data["y_" + name] = labels = rng.integers(0, 10, n)
         data["X_" + name] = means[labels] + 12 * rng.standard_normal((n, 3, 32, 32))
     return data
+
+
+def load_CIFAR10(root):
+    import numpy as np
+    rng = np.random.default_rng(0)
+    means = rng.uniform(110, 146, (10, 8, 8, 3)).repeat(4, axis=1).repeat(4, axis=2)
+    parts = []
+    for n in (900, 300):
+        labels = rng.integers(0, 10, n)
+        images = means[labels] + 30 * rng.standard_normal((n, 32, 32, 3))
+        parts += [images.clip(0, 255), labels]
+    return tuple(parts)
 """
 
 
@@ -136,6 +148,37 @@ def pictures(root: Path) -> None:
     """Made-up images in the place of CIFAR-10's."""
     for path in root.rglob("cs231n/data_utils.py"):
         path.write_text(path.read_text(encoding="utf-8") + PICTURES, encoding="utf-8")
+
+
+CAPTIONS = """
+def load_coco_data(base_dir=None, max_train=None, pca_features=True):
+    rng = np.random.default_rng(0)
+    words = ["<NULL>", "<START>", "<END>", "<UNK>", *(f"w{i}" for i in range(60))]
+    data = {"idx_to_word": words, "word_to_idx": {word: i for i, word in enumerate(words)}}
+    for split, n in (("train", 400), ("val", 100)):
+        captions = rng.integers(4, len(words), (n, 17))
+        captions[:, 0], captions[:, -1] = 1, 2
+        data[split + "_captions"], data[split + "_image_idxs"] = captions, np.arange(n)
+        data[split + "_features"] = rng.standard_normal((n, 512)).astype(np.float32)
+        data[split + "_urls"] = np.array(["none"] * n)
+    if max_train is not None:
+        rows = np.random.randint(len(data["train_captions"]), size=max_train)
+        for name in ("train_captions", "train_image_idxs"):
+            data[name] = data[name][rows]
+    return data
+"""
+NO_IMAGE = """
+def image_from_url(url):
+    import numpy as np
+    return np.zeros((4, 4, 3))
+"""
+
+
+def captions(root: Path) -> None:
+    """Made-up features and captions in the place of COCO's."""
+    for name, code in (("coco", CAPTIONS), ("image", NO_IMAGE)):
+        for path in root.rglob(f"assignment3/cs231n/{name}_utils.py"):
+            path.write_text(path.read_text(encoding="utf-8") + code, encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -181,9 +224,25 @@ WORDS = (
 )
 NOTEBOOK = "assignment2/Dropout.ipynb"
 LAYERS = "assignment2/cs231n/layers.py"
+FULLY = "assignment1/cs231n/layers.py"
+TWO_LAYERS, FEATURES = "assignment1/two_layer_net.ipynb", "assignment1/features.ipynb"
+FEWER = (
+    ("num_training=49000, num_validation=1000", "num_training=600, num_validation=300"),
+    ("num_test=1000", "num_test=300"),
+    ("num_iters=1500", "num_iters=300"),
+    (r"np\.random\.choice\(idxs, examples_per_class, replace=False\)", "idxs[:examples_per_class]"),
+)
+RNN = "assignment3/RNN_Captioning.ipynb"
 FIRST = ("ch05/gradient_check.py", "ch06/overfit_dropout.py")
 SECOND = ("ch06/train_better_rnnlm.py",)
+CONVOLUTION = "ch07/train_convnet.py"
+DEEP = (
+    "ch07/gradient_check.py", CONVOLUTION,
+    "ch08/train_deepnet.py", "ch08/misclassified_mnist.py", "ch08/half_float_network.py",
+)  # fmt: skip
+FEW = ((r"epochs\s*=\s*20\b", "epochs=3"),)
 BOOK = "common/layers.py", FIRST, digits
+BOOK_DEEP = "common/layers.py", DEEP, digits, FEW
 BOOK_2 = "common/time_layers.py", SECOND, words, WORDS
 
 JUDGES = [
@@ -216,6 +275,18 @@ JUDGES = [
     Judge("showa-yojyo/deep-learning-from-scratch", "9dd8e0f", 2019, DLFS, *BOOK),
     Judge("youngerous/deep-learning-from-scratch", "0e45a9b", 2020, DLFS, *BOOK),
     Judge("samrullo/deep-learning-from-scratch", "4e392e4", 2021, DLFS, *BOOK),
+    # its chapters 7 and 8
+    Judge("TanUkkii007/learning-deep-learning-from-scratch", "3a43a90", 2016, DLFS,
+          "common/layers.py", (CONVOLUTION,), digits, FEW),
+    Judge("kgsn1763/deep-learning-from-scratch", "c0871c7", 2017, DLFS, *BOOK_DEEP),
+    Judge("PandaDrunkard/deep-learning-from-scratch", "10d771a", 2018, DLFS,
+          "sample/common/layers.py", tuple(f"sample/{name}" for name in DEEP), digits, FEW),
+    Judge("HYEZ/deep-learning-from-scratch", "babd369", 2020, DLFS, "common/layers.py",
+          ("ch7/train_convnet.py", "ch8/train_deepnet.py"), digits, FEW),
+    Judge("munablamu/DeepLearningFromZero_01_theorem", "e9d552a", 2023, DLFS, "common/layers.py",
+          (CONVOLUTION, "ch08/train_deepnet.py"), digits, FEW),
+    Judge("hisa-lab/deep-learning-ht23a064", "a4a1b45", 2025, DLFS, "common/layers.py", DEEP,
+          digits, (*FEW, (r'"ch08/', '"'))),
     # its second volume
     Judge("tnakae/DLFS2-practice", "8f7414d", 2018, DLFS, *BOOK_2),
     Judge("nownabe/DeepLearningFromScratch2", "d13887c", 2018, DLFS, *BOOK_2),
@@ -236,7 +307,37 @@ JUDGES = [
           pictures),
     Judge("kantarcise/cs231n", "d48f0ba", 2023, COURSE, f"src/{LAYERS}", (f"src/{NOTEBOOK}",),
           pictures),
+    # its assignment 1, where this package's names occur from 2021 on
+    Judge("Amapocho/CS231n-Spring-2021", "36eb0ec", 2021, COURSE, FULLY, (TWO_LAYERS,), pictures),
+    Judge("AnirudhM1/CS231n-2022-Solutions", "7a5b494", 2022, COURSE, FULLY,
+          (TWO_LAYERS, FEATURES), pictures, FEWER),
+    Judge("kantarcise/cs231n", "d48f0ba", 2023, COURSE, f"src/{FULLY}", (f"src/{TWO_LAYERS}",),
+          pictures),
+    Judge("wrx-coder/CS231N", "2ba8e75", 2026, COURSE, f"assignments/{FULLY}",
+          (f"assignments/{TWO_LAYERS}",), pictures),
+    # its assignment 3
+    Judge("Anner-deJong/CS231n_2016", "787850b", 2016, COURSE_2017, "assignment3/cs231n/layers.py",
+          (RNN,), captions, WHOLE),
+    Judge("Burton2000/CS231n-2017", "0a0bd01", 2017, COURSE_2017, "assignment3/cs231n/layers.py",
+          (RNN,), captions),
+    Judge("FortiLeiZhang/cs231n", "43867c4", 2018, COURSE,
+          "code/cs231n/assignment3/cs231n/layers.py", (f"code/cs231n/{RNN}",), captions),
+    Judge("Bachery/CS231n-2019spring", "c7cf3e2", 2019, COURSE, "assignment3/cs231n/layers.py",
+          (RNN,), captions),
+    Judge("BatyrM/CS231n-Spring-2020", "112ec76", 2020, COURSE, "assignment3/cs231n/layers.py",
+          (RNN,), captions),
+    Judge("Amapocho/CS231n-Spring-2021", "36eb0ec", 2021, COURSE,
+          "assignment3/cs231n/rnn_layers.py", (RNN,), captions),
+    Judge("AnirudhM1/CS231n-2022-Solutions", "7a5b494", 2022, COURSE,
+          "assignment3/cs231n/rnn_layers.py", (RNN,), captions),
 ]  # fmt: skip
+
+
+ALSO_REPLACED = (  # as in the script itself
+    "common/config.py",
+    "assignment2/cs231n/solver.py",
+    "assignment3/cs231n/captioning_solver.py",
+)
 
 
 def as_script(notebook: Path) -> Path:
@@ -285,13 +386,12 @@ def run(judge: Judge, script: str, checkout: Path, swapped: bool, seed: int) -> 
     """What the script prints, and the seconds that it takes."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "checkout"
-        shutil.copytree(checkout, root, ignore=shutil.ignore_patterns(".git", "*.mp4"))
+        shutil.copytree(checkout, root, ignore=shutil.ignore_patterns(".git", "*.mp4", "*.pyc"))
         path = root / script
         if path.suffix == ".ipynb":
             path = as_script(path)
         to_python_3(root if judge.year < 2018 else path.parent)
-        known = "common/config.py", "assignment2/cs231n/solver.py"
-        for each in (path, *(root / name for name in known)):
+        for each in (path, *(root / name for name in ALSO_REPLACED)):
             for pattern, new in judge.replace if each.exists() else ():
                 text = re.sub(pattern, new, each.read_text(encoding="utf-8"))
                 each.write_text(text, encoding="utf-8")
@@ -319,8 +419,8 @@ def figures(printed: str) -> list[str]:
     if printed.startswith("failed"):
         return [printed]
     lines = [line.strip() for line in re.split(r"[\r\n]", printed) if re.search(r"\d", line)]
-    errors = [float(e) for e in re.findall(r"relative error: +([\d.e+-]+)", printed)]
-    worst = [f"largest of {len(errors)} relative errors: {max(errors):.1e}"] if errors else []
+    errors = [float(e) for e in re.findall(r"error: +([\d.e+-]+)", printed)]
+    worst = [f"largest of {len(errors)} errors: {max(errors):.1e}"] if errors else []
     return worst + lines[-3:]
 
 
