@@ -1,0 +1,20 @@
+"""Dropout for PyTorch on the CPU: the modules of `torch.nn`, several times as fast.
+
+Where a program has ``torch.nn.Dropout``, this package has the same name with the same parameters,
+and ``seed=`` besides.  Importing `dropwise` does not import it.
+"""
+
+try:
+    import ml_dtypes as _ml_dtypes  # NumPy's view of bfloat16
+    from torch.library import register_vmap as _register_vmap  # from 2.5 on
+except ImportError as error:
+    raise ImportError(
+        f"dropwise.torch needs PyTorch 2.5 or newer: pip install 'dropwise[torch]' ({error})"
+    ) from error
+
+from dropwise.torch import functional
+from dropwise.torch.modules import Dropout
+
+__all__ = ["Dropout", "functional"]
+
+del _ml_dtypes, _register_vmap
