@@ -13,8 +13,12 @@ except ImportError as error:
     ) from error
 
 from dropwise.torch import functional
+from dropwise.torch._threads import share_threads as _share_threads
+from dropwise.torch._feed_forward import feed_forward
 from dropwise.torch.modules import Dropout
 
-__all__ = ["Dropout", "functional"]
+__all__ = ["Dropout", "feed_forward", "functional"]
+
+_share_threads()
 
 del _ml_dtypes, _register_vmap

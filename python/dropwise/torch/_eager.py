@@ -1,30 +1,64 @@
-"""When tensors may be computed on directly: on the CPU, in eager mode, under no transformation."""
+"""What the functions of several steps share: when they may compute, their masks, and derivatives
+of their derivatives.
+
+Such a function computes outside of PyTorch's sight.  It applies to plain tensors on the CPU in
+eager mode, and where modules would do nothing but what their class does.
+"""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.modules import module as _module
 
+from dropwise.random import Seed, key_from_seed
+from dropwise.torch import _ops, _streams
 
-def is_eager() -> bool:
-    """Whether nothing records, transforms or redirects what is called: no compiler, no tracing, no
-    `torch.func`, no forward-mode derivatives, no dispatch mode.
+
+class Seeded:
+    """Where the masks of a module come from.
+
+    Defaults are those of the class, so that a module gets them by ``module.__class__ = ...``.
+    """
+
+    _state: Tensor | None = None  # of a seed; None: torch's generator decides
+    row_offset: int | None = None
+
+    def reseed(self, seed: Seed) -> None:
+        """Start the masks of `seed`; None takes them from torch's generator."""
+        self._state = None if seed is None else _streams.new_state(key_from_seed(seed))
+
+
+def next_mask(module: Seeded, rate: float, shape: Sequence[int]) -> _ops.Mask | None:
+    """A new mask over a tensor of that shape; None if nothing is dropped."""
+    if rate == 0.0:
+        return None
+    state, row_offset = module._state, module.row_offset
+    offset = row_offset * math.prod(shape[1:]) if row_offset else 0
+    key, stream = _streams.draw() if state is None else _streams.take(state, row_offset is None)
+    return _ops.Mask(rate, key, stream, offset)
+
+
+def is_eager(x: Tensor) -> bool:
+    """Whether a call on `x` is neither recorded nor transformed, by a compiler, a tracer, a
+    dispatch mode, `torch.func` or forward-mode derivatives.
     """
     return not (
-        torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
+        _ops.needs_draw(x)
         or torch._C._get_tracing_state() is not None
-        or torch._C._len_torch_dispatch_stack()
         or forward_ad._current_level >= 0
     )
 
 
-def is_plain(x: Tensor | None) -> bool:
+def is_plain(x: Tensor | None, dtypes: Sequence[torch.dtype]) -> bool:
     """Whether this is a strided tensor on the CPU, of no subclass that has its own functions."""
     return x is None or (
         type(x) in (Tensor, nn.Parameter)
+        and x.dtype in dtypes
         and x.device.type == "cpu"
         and x.layout is torch.strided
         and not x.is_nested
@@ -47,3 +81,20 @@ def is_bare(module: nn.Module) -> bool:
         or _module._global_backward_hooks
         or _module._global_backward_pre_hooks
     )
+
+
+def differentiable_gradients(
+    function: Callable[..., Tensor],
+    inputs: Sequence[Tensor | None],
+    wanted: Sequence[bool],
+    dy: Tensor,
+) -> list[Tensor | None]:
+    """The gradients of ``function(*inputs)`` that are wanted, with a graph of their own.
+
+    For the backward of a backward, which a function that computes in NumPy leaves to PyTorch.
+    """
+    # A view of each: a tensor that is there twice has a gradient for each place.
+    views = [None if x is None else x.view_as(x) for x in inputs]
+    of = [x for x, is_wanted in zip(views, wanted, strict=True) if is_wanted and x is not None]
+    found = iter(torch.autograd.grad(function(*views), of, dy, create_graph=True))
+    return [next(found) if is_wanted else None for is_wanted in wanted]
