@@ -14,10 +14,20 @@ except ImportError as error:
 
 from dropwise.torch import functional
 from dropwise.torch._threads import share_threads as _share_threads
+from dropwise.torch._convert import Conversion, convert, revert
 from dropwise.torch._feed_forward import feed_forward
+from dropwise.torch._multihead_attention import MultiheadAttention
 from dropwise.torch.modules import Dropout
 
-__all__ = ["Dropout", "feed_forward", "functional"]
+__all__ = [
+    "Conversion",
+    "Dropout",
+    "MultiheadAttention",
+    "convert",
+    "feed_forward",
+    "functional",
+    "revert",
+]
 
 _share_threads()
 
