@@ -5,6 +5,35 @@ from __future__ import annotations
 import numpy as np
 
 import dropwise as dw
+from dropwise.layers.dropout_base import DropoutBase
+
+# The relatives of Dropout, by the name of their class: each takes and gives so many columns.
+FAMILY = {
+    "SpatialDropout": lambda columns, **options: dw.SpatialDropout(**options),
+    "DropPath": lambda columns, **options: dw.DropPath(**options),
+    "AlphaDropout": lambda columns, **options: dw.AlphaDropout(**options),
+    "FeatureAlphaDropout": lambda columns, **options: dw.FeatureAlphaDropout(**options),
+    "DropConnect": lambda columns, **options: dw.DropConnect(
+        columns, columns, dtype="float64", **options
+    ),
+}
+
+
+def family(columns, **options):
+    """What makes each of the relatives, by name; once more where it makes its masks again."""
+    options = {"rate": 0.4, "seed": 1} | options
+    makers = {}
+    for name, make in FAMILY.items():
+        makers[name] = lambda make=make: make(columns, **options)
+        makers[f"{name}, replayed"] = lambda make=make: make(columns, save_mask=False, **options)
+    return makers
+
+
+def dropouts(layer):
+    """The layers in a layer that have masks, in any depth."""
+    if isinstance(layer, dw.Sequential):
+        return [d for part in layer for d in dropouts(part)]
+    return [layer] if isinstance(layer, (DropoutBase, dw.DropConnect)) else []
 
 
 def sample(rows, columns, dtype=np.float64, seed=0):

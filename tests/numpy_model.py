@@ -65,27 +65,30 @@ class Dropout:
     def __init__(self, layer):
         state = layer.state_dict()
         self.key, self.stream = int(state["key"], 16), state["next_stream"]
-        self.rate, self.scaling, self.noise_shape = layer.rate, layer.scaling, layer.noise_shape
-        self.mask = None
+        self.rate, self.layer, self.mask = layer.rate, layer, None
+
+    def noise(self, shape):
+        """Shape of the mask of an array of this shape."""
+        if self.layer.noise_shape is None:
+            return shape
+        return tuple(m or n for m, n in zip(self.layer.noise_shape, shape, strict=True))
+
+    def line(self, training):
+        """Factor and shift of what is kept, value of what is dropped."""
+        if self.layer.scaling == "vanilla":
+            return 1.0 if training else 1.0 - self.rate, 0.0, 0.0
+        return inverted(self.rate, training)
 
     def draw(self, noise):
         return mask_array(self.key, self.stream, 0, math.prod(noise), self.rate).reshape(noise)
 
-    def factor(self, training):
-        if self.scaling == "inverted":
-            return 1 / (1 - self.rate) if training and self.rate < 1 else 1.0
-        return 1.0 if training else 1.0 - self.rate
-
     def run(self, x, training):
+        factor, shift, dropped = self.line(training)
         if not training:
-            return x * self.factor(False), (True, self.factor(False))
-        noise = x.shape
-        if self.noise_shape is not None:
-            pairs = zip(self.noise_shape, x.shape, strict=True)
-            noise = tuple(n if m is None else m for m, n in pairs)
-        self.mask = self.draw(noise)
-        record = np.broadcast_to(self.mask, x.shape), self.factor(True)
-        return np.where(record[0], x * record[1], 0.0), record
+            return x * factor, (True, factor)
+        self.mask = self.draw(self.noise(x.shape))
+        record = np.broadcast_to(self.mask, x.shape), factor
+        return np.where(record[0], x * factor + shift, dropped), record
 
     def gradient(self, record, dy):
         return np.where(record[0], dy * record[1], 0.0)
@@ -93,13 +96,72 @@ class Dropout:
     def samples(self, x):
         """For x of shape [rows, samples, ...]."""
         rows, n, *rest = x.shape
-        noise = (rows, n, *rest)
-        if self.noise_shape is not None:
-            shared = self.noise_shape[0] == 1
-            tail = [m or s for m, s in zip(self.noise_shape[1:], rest, strict=True)]
-            noise = (1 if shared else rows, n, *tail)
-        mask = np.broadcast_to(self.draw(noise), x.shape)
-        return np.where(mask, x * self.factor(True), 0.0)
+        shared, *tail = self.noise((rows, *rest))
+        mask = np.broadcast_to(self.draw((shared, n, *tail)), x.shape)
+        factor, shift, dropped = self.line(True)
+        return np.where(mask, x * factor + shift, dropped)
+
+
+def inverted(rate, training):
+    return 1 / (1 - rate) if training and rate < 1 else 1.0, 0.0, 0.0
+
+
+class SpatialDropout(Dropout):
+    def noise(self, shape):
+        places = 1 if self.layer.data_format == "channels_first" else len(shape) - 1
+        return tuple(n if i in (0, places) else 1 for i, n in enumerate(shape))
+
+    def line(self, training):
+        return inverted(self.rate, training)
+
+
+class DropPath(SpatialDropout):
+    def noise(self, shape):
+        return (shape[0], *(1 for _ in shape[1:]))
+
+
+class AlphaDropout(Dropout):
+    def noise(self, shape):
+        return shape
+
+    def line(self, training):
+        q, limit = 1 - self.rate, -1.7580993408473768
+        if not training or q == 0:
+            return 1.0, 0.0, 0.0
+        a = (q + limit**2 * q * (1 - q)) ** -0.5
+        b = -a * (1 - q) * limit
+        return a, b, a * limit + b
+
+
+class FeatureAlphaDropout(AlphaDropout):
+    noise = SpatialDropout.noise
+
+
+class DropConnect(Dense, Dropout):
+    def __init__(self, layer):
+        Dense.__init__(self, layer)
+        Dropout.__init__(self, layer)
+
+    def run(self, x, training):
+        factor, _, _ = inverted(self.rate, training)
+        if training:
+            self.mask = self.draw(self.weight.shape)
+        used = np.where(self.mask, factor * self.weight, 0.0) if training else self.weight
+        return x @ used + self.bias, (x, used, self.mask if training else True, factor)
+
+    def gradient(self, record, dy):
+        x, used, kept, factor = record
+        rows, out = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
+        weight = np.where(kept, factor * (rows.T @ out), 0.0) + 2 * self.l2 * self.weight
+        bias = out.sum(axis=0) + 2 * self.bias_l2 * self.bias
+        self.gradients = np.concatenate([weight.ravel(), bias])
+        return dy @ used.T
+
+    def samples(self, x):
+        factor, _, _ = inverted(self.rate, True)
+        mask = self.draw((x.shape[1], *self.weight.shape))
+        used = np.where(mask, factor * self.weight, 0.0)
+        return np.einsum("rs...i,sio->rs...o", x, used) + self.bias
 
 
 class Sequential:
@@ -174,7 +236,15 @@ class Adam:
         return other
 
 
-_MODELS = {dw.Dense: Dense, dw.Dropout: Dropout}
+_MODELS = {
+    dw.DropConnect: DropConnect,
+    dw.Dense: Dense,
+    dw.Dropout: Dropout,
+    dw.FeatureAlphaDropout: FeatureAlphaDropout,
+    dw.AlphaDropout: AlphaDropout,
+    dw.SpatialDropout: SpatialDropout,
+    dw.DropPath: DropPath,
+}
 
 
 def model_of(layer):

@@ -9,6 +9,7 @@ import pytest
 
 import dropwise as dw
 from dropwise import functional as F
+from networks import FAMILY
 
 INTEGERS = [np.int64, np.uint64, np.uint8, np.int16, lambda n: np.array(n)]
 
@@ -198,6 +199,22 @@ def test_real_arguments_of_dense(name):
 def test_arguments_of_dropout_are_refused_by_the_constructor(arguments, error, message):
     with pytest.raises(error, match=message):
         dw.Dropout(**arguments)
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_arguments_of_the_relatives_are_refused_by_the_constructor(name):
+    for arguments, error, message in [
+        ({"rate": 2}, ValueError, r"rate must be in \[0, 1\], got 2"),
+        ({"rate": np.nan}, ValueError, "rate must be in"),
+        ({"rate": "0.5"}, TypeError, "rate must be a number"),
+        ({"seed": -1}, ValueError, "seed|non-negative|negative"),
+        ({"seed": 1.5}, TypeError, "seed must be an int"),
+        ({"scaling": "vanilla"}, TypeError, "unexpected keyword argument 'scaling'"),
+    ]:
+        with pytest.raises(error, match=message):
+            FAMILY[name](3, **arguments)
+    with pytest.raises(TypeError, match="n must be an integer"):
+        FAMILY[name](3).spawn(2.0)
 
 
 def test_a_noise_shape_of_another_rank_or_size_is_refused_in_forward(backend):

@@ -70,6 +70,11 @@ for layer in net:
     print(layer.forward(x).shape, layer.backward(dy).shape, layer.predict(x).shape)
 for drop in (dw.Dropout(0.5, noise_shape=(1, None)), *dw.Dropout().spawn(2)):
     print(drop.forward(x, out=np.empty_like(x)).shape, drop.backward(dy).shape, drop.mask.any())
+family = [dw.SpatialDropout(0.1, data_format="channels_first"), dw.FeatureAlphaDropout(seed=1)]
+for relative in (*family, dw.DropPath(0.1), *dw.AlphaDropout(save_mask=False).spawn(2)):
+    print(relative.forward(x, out=np.empty_like(x)).shape, relative.mask.any(), relative.rate)
+connect = dw.DropConnect(2, 3, 0.1, l2=0.1, seed=1)
+print(connect.forward(x).shape, connect.mask.shape, connect.rate + 0.1)
 dense = dw.Dense(2, 3, dtype=np.float64, seed=np.random.default_rng(1))
 dense.weight = np.ones((2, 3))
 print(dense.weight.T, dense.grad_bias.shape, dense.backward([[1.0, 2.0, 3.0]]).shape)

@@ -11,7 +11,19 @@ from dropwise._backends import (
 from dropwise._config import show_config
 from dropwise._memory import clear_memory
 from dropwise._version import __version__
-from dropwise.layers import Dense, Dropout, Layer, ReLU, Sigmoid, Tanh
+from dropwise.layers import (
+    AlphaDropout,
+    Dense,
+    DropConnect,
+    Dropout,
+    DropPath,
+    FeatureAlphaDropout,
+    Layer,
+    ReLU,
+    Sigmoid,
+    SpatialDropout,
+    Tanh,
+)
 from dropwise.losses import BinaryCrossEntropy, MeanSquaredError, SoftmaxCrossEntropy
 from dropwise.network import Epoch, Sequential, load_checkpoint
 from dropwise.optimizers import SGD, Adam
@@ -19,16 +31,21 @@ from dropwise.optimizers import SGD, Adam
 __all__ = [
     "SGD",
     "Adam",
+    "AlphaDropout",
     "BinaryCrossEntropy",
     "Dense",
+    "DropConnect",
+    "DropPath",
     "Dropout",
     "Epoch",
+    "FeatureAlphaDropout",
     "Layer",
     "MeanSquaredError",
     "ReLU",
     "Sequential",
     "Sigmoid",
     "SoftmaxCrossEntropy",
+    "SpatialDropout",
     "Tanh",
     "__version__",
     "available_backends",

@@ -18,6 +18,7 @@ from dropwise._dtypes import F64, STANDARD, native
 from dropwise.random import KEY_END, MASK_CONTRACT, STREAM_END, MaskStreams
 
 _SCALINGS = ("inverted", "vanilla")
+_DATA_FORMATS = ("channels_last", "channels_first")
 
 
 def check_rate(rate: float) -> float:
@@ -38,6 +39,15 @@ def check_scaling(scaling: str) -> str:
     if scaling not in _SCALINGS:
         raise ValueError(f"scaling must be 'inverted' or 'vanilla', got {scaling!r}")
     return scaling
+
+
+def check_data_format(data_format: str) -> str:
+    """`data_format`, if it is "channels_last" or "channels_first"."""
+    if data_format not in _DATA_FORMATS:
+        raise ValueError(
+            f"data_format must be 'channels_last' or 'channels_first', got {data_format!r}"
+        )
+    return data_format
 
 
 def as_key(key: int) -> int:

@@ -19,11 +19,18 @@ from dropwise import _memory
 from dropwise._arguments import as_operand
 from dropwise._backends import active
 from dropwise._backends.protocol import Array, Bits, Product
-from dropwise._dtypes import F32, F64, has_kernel
+from dropwise._dtypes import F32, F64, alpha_constants, has_kernel, wide_dtype
+
+# [256, 8]: the bits of each byte of a packed mask.
+_BITS_OF_BYTES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
 
 
 class NoiseSpec(NamedTuple):
-    """Which mask a dropout call makes, and the factor of what the mask keeps."""
+    """Which mask a dropout call makes, and what becomes of the elements.
+
+    Those kept become ``scale * x + shift``, the others `dropped`.  In the gradient both constants
+    are 0: see `of_gradient`.
+    """
 
     rate: float  # of the mask: 0 at inference
     scale: float  # rounded to the dtype of the array
@@ -31,6 +38,32 @@ class NoiseSpec(NamedTuple):
     stream: int = 0
     offset: int = 0
     noise_shape: tuple[int, ...] | None = None  # None: the shape of the array
+    shift: float = 0.0  # rounded to the dtype of the array, and so is `dropped`
+    dropped: float = 0.0
+
+    @property
+    def of_gradient(self) -> NoiseSpec:
+        """The same mask and scale, without the constants."""
+        return self._replace(shift=0.0, dropped=0.0)
+
+
+def alpha_noise(
+    rate: float,
+    dtype: np.dtype[Any],
+    key: int,
+    stream: int = 0,
+    offset: int = 0,
+    noise_shape: tuple[int, ...] | None = None,
+    *,
+    training: bool = True,
+) -> NoiseSpec:
+    """Alpha dropout of an array of this dtype, for `apply_dropout`.
+
+    The gradient is `apply_dropout` with ``noise.of_gradient``, or `apply_mask` with the mask and
+    ``noise.scale``.  At rate 1 all results are zeros.
+    """
+    rate, scale, shift, dropped = alpha_constants(rate, training, dtype)
+    return NoiseSpec(rate, scale, key, stream, offset, noise_shape, shift, dropped)
 
 
 def make_bits(size: int, rate: float, key: int, stream: int, offset: int) -> Bits:
@@ -50,18 +83,33 @@ def unpack_bits(bits: Bits, shape: tuple[int, ...]) -> NDArray[np.bool_]:
 def apply_dropout(x: Array, out: Array | None, bits: Bits | None, noise: NoiseSpec) -> Array:
     """Dropout of an array from `as_input`; the packed mask goes to `bits` if given."""
     if noise.noise_shape is None and has_kernel(x.dtype):
-        return _elementwise(x, out, functools.partial(_dropout_kernel, bits, noise))
-    rate, scale, key, stream, offset, noise_shape = noise
-    size = x.size if noise_shape is None else math.prod(noise_shape)
-    made = make_bits(size, rate, key, stream, offset)
+        if bits is None and (noise.shift or noise.dropped):
+            bits = _memory.empty_bits(x.size)
+        y = _elementwise(x, out, functools.partial(_dropout_kernel, bits, noise))
+        return add_constants(y, bits, noise)
+    size = x.size if noise.noise_shape is None else math.prod(noise.noise_shape)
+    made = make_bits(size, noise.rate, noise.key, noise.stream, noise.offset)
     if bits is not None:
         bits[...] = made
-    return apply_mask(x, out, made, scale, noise_shape)
+    y = apply_mask(x, out, made, noise.scale, noise.noise_shape)
+    return add_constants(y, made, noise)
 
 
 def _dropout_kernel(bits: Bits | None, noise: NoiseSpec, x: Array, out: Array) -> None:
-    rate, scale, key, stream, offset, _ = noise
+    rate, scale, key, stream, offset = noise[:5]
     active().dropout_forward(x, out, bits, rate, scale, key, stream, offset)
+
+
+def add_constants(y: Array, bits: Bits | None, noise: NoiseSpec) -> Array:
+    """Add ``noise.shift`` to what the packed mask keeps, ``noise.dropped`` to the zeros."""
+    if bits is not None and (noise.shift or noise.dropped):
+        shape = y.shape if noise.noise_shape is None else noise.noise_shape
+        # A byte of the mask stands for eight constants, which are copied as one.
+        of_bytes = np.array([noise.dropped, noise.shift], y.dtype)[_BITS_OF_BYTES]
+        constants = of_bytes.take(bits, axis=0).reshape(-1)[: math.prod(shape)].reshape(shape)
+        with np.errstate(over="ignore"):
+            np.add(y, constants, out=y)
+    return y
 
 
 def apply_mask(
@@ -196,6 +244,19 @@ def _kernel_product(
             part[...] = a[i : i + step]
             active().multiply((Product(part, b, y[i : i + step], bias, relu, skip),))
     return y if work == dtype else y.astype(dtype)
+
+
+def masked_product(
+    a: Array, b: Array, out: Array, bits: Bits, scale: float, skip: str = ""
+) -> None:
+    """Write ``scale * (a @ b)`` to the C-contiguous `out` where the mask keeps, else +0.0."""
+    work = wide_dtype(out.dtype)
+    a, b = as_operand(a, work), as_operand(b, work)
+    direct = out.dtype == work and not any(np.may_share_memory(out, o) for o in (a, b))
+    y = out if direct else _memory.empty(out.shape, work)
+    active().multiply((Product(a, b, y, skip=skip, bits=bits, scale=scale),))
+    if not direct:
+        out[...] = y
 
 
 def _rows_at_once(a: Array) -> int:

@@ -13,6 +13,9 @@ F32 = np.dtype(np.float32)
 F64 = np.dtype(np.float64)
 STANDARD = frozenset((F32, F64, np.dtype(np.float16)))  # native byte order
 
+# What SELU tends to for large negative inputs: -lambda * alpha of Klambauer et al. (2017).
+_SELU_LIMIT = -1.7580993408473766
+
 
 def float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     """A dtype that layers may have, in native byte order."""
@@ -64,3 +67,22 @@ def rate_and_scale(
         inverted = scaling == "inverted" and rate < 1.0
         return rate, round_to(1.0 / (1.0 - rate), dtype) if inverted else 1.0
     return 0.0, 1.0 if scaling == "inverted" else round_to(1.0 - rate, dtype)
+
+
+@functools.lru_cache(maxsize=1024)
+def alpha_constants(
+    rate: float, training: bool, dtype: np.dtype[Any]
+) -> tuple[float, float, float, float]:
+    """For alpha dropout: the rate of the mask, scale and shift of kept elements, and dropped ones.
+
+    With a' = SELU's limit and q = 1 - rate, mean 0 and variance 1 stay if what is dropped becomes
+    a' and then everything x becomes ``a * x + b``, a = 1 / sqrt(q + rate * q * a'**2) and
+    b = -a * rate * a'.
+    """
+    if not training or rate in (0.0, 1.0):  # at rate 1 the limit: all are dropped, and become 0
+        return rate if training else 0.0, 1.0, 0.0, 0.0
+    kept = 1.0 - rate
+    scale = 1.0 / math.sqrt(kept * (1.0 + rate * _SELU_LIMIT**2))
+    shift = -scale * rate * _SELU_LIMIT
+    dropped = scale * kept * _SELU_LIMIT  # a * a' + b, without its cancellation
+    return rate, round_to(scale, dtype), round_to(shift, dtype), round_to(dropped, dtype)

@@ -10,6 +10,7 @@ import pytest
 
 import dropwise as dw
 from gradients import assert_gradients
+from networks import dropouts, family
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -21,6 +22,10 @@ LAYERS = {
     "Dropout, replayed": lambda: dw.Dropout(0.4, seed=1, save_mask=False),
     "Dropout, vanilla": lambda: dw.Dropout(0.4, seed=1, scaling="vanilla"),
     "Dropout, columns": lambda: dw.Dropout(0.4, seed=1, noise_shape=(1, None)),
+    **family(6),
+    "DropConnect, penalties": lambda: dw.DropConnect(
+        6, 4, 0.4, l2=0.1, bias_l1=0.1, dtype="float64", seed=1
+    ),
     "Sequential": lambda: dw.Sequential(
         [
             dw.Dense(6, 9, l2=0.1, dtype="float64"),
@@ -42,17 +47,12 @@ def sample(rows=11, dtype=np.float64):
     return np.random.default_rng(0).standard_normal((rows, 6)).astype(dtype)
 
 
-def parts(layer):
-    """The layer and the layers in it."""
-    return (layer, *getattr(layer, "layers", ()))
-
-
 def test_gradients_are_those_of_finite_differences(layer):
-    states = [(part, part.state_dict()) for part in parts(layer) if isinstance(part, dw.Dropout)]
+    streams = [(part, part.state_dict()["next_stream"]) for part in dropouts(layer)]
 
     def same_masks():
-        for dropout, state in states:
-            dropout.load_state_dict(state)
+        for dropout, stream in streams:  # whose weights differ in between
+            dropout.load_state_dict(dropout.state_dict() | {"next_stream": stream})
 
     assert_gradients(layer, sample(), before=same_masks)
 

@@ -13,7 +13,7 @@ import pytest
 
 import dropwise as dw
 from dropwise.random import key_from_seed, spawned_key
-from networks import chain, sample
+from networks import chain, family, sample
 from support import run_python
 
 pytestmark = pytest.mark.usefixtures("backend")
@@ -60,8 +60,12 @@ LAYERS = {
     "Dropout": lambda: dw.Dropout(0.4, seed=1),
     "Dropout, replayed": lambda: dw.Dropout(0.4, seed=1, save_mask=False),
     "Dropout, columns": lambda: dw.Dropout(0.4, seed=1, noise_shape=(1, None)),
+    **family(6),
     "own": Own,
     "network": network,
+    "network, family": lambda: dw.Sequential(
+        [*chain("6 6"), *(make() for make in family(6).values()), *chain("6 6", seed=2)]
+    ),
     "network, own": lambda: dw.Sequential([*chain("6 6"), Own(), OwnDense(6, 6, seed=3)]),
 }
 COPIES = {
@@ -159,6 +163,7 @@ def test_copies_of_what_was_never_used_and_has_no_seed_are_the_same(kind):
         lambda: dw.Sequential([dw.Sequential([dw.Dense(6, 6)]), dw.Dropout(0.5)]),
         lambda: dw.Dense(6, 4),
         lambda: dw.Dropout(0.5),
+        *family(6, seed=None).values(),
     ):
         net = make()
         other = COPIES[kind](net)

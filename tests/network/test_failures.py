@@ -11,7 +11,7 @@ import pytest
 
 import dropwise as dw
 from faults import failing_call
-from networks import chain, sample
+from networks import chain, dropouts, family, sample
 from support import require
 
 pytestmark = pytest.mark.usefixtures("backend")
@@ -48,7 +48,11 @@ LAYERS = {
     "Dropout, replayed": lambda: dw.Dropout(0.4, seed=1, save_mask=False),
     "Dropout, columns": lambda: dw.Dropout(0.4, seed=1, noise_shape=(1, None)),
     "Dropout, vanilla": lambda: dw.Dropout(0.4, seed=1, scaling="vanilla"),
+    **family(6),
     "own": Own,
+    "family": lambda: dw.Sequential(
+        [*chain("6 6 R"), *(make() for make in family(6).values()), *chain("6 6", seed=2)]
+    ),
     "fused": lambda: dw.Sequential(chain("6 9 R D 6")),
     "columns": lambda: dw.Sequential(chain("6 9 R D 6", noise_shape=(1, None))),
     "nested": lambda: dw.Sequential(
@@ -63,9 +67,7 @@ def name(request):
 
 
 def streams(layer):
-    if isinstance(layer, dw.Sequential):
-        return [s for part in layer for s in streams(part)]
-    return [layer.state_dict()["next_stream"]] if isinstance(layer, dw.Dropout) else []
+    return [d.state_dict()["next_stream"] for d in dropouts(layer)]
 
 
 def gradients(layer):

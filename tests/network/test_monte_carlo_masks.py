@@ -7,27 +7,19 @@ import pytest
 
 import dropwise as dw
 from dropwise.network import monte_carlo
-from networks import chain, sample
+from networks import chain, dropouts, family, sample
 from numpy_model import model_of
 
 pytestmark = pytest.mark.usefixtures("backend")
 
 
-def all_dropouts(layers):
-    for layer in layers:
-        if isinstance(layer, dw.Sequential):
-            yield from all_dropouts(layer)
-        elif isinstance(layer, dw.Dropout):
-            yield layer
-
-
 def assert_is_the_model(net, x, n, tolerance=1e-11):
     want_mean, want_std = model_of(net).predict_mc(x, n)
-    before = [d.state_dict()["next_stream"] for d in all_dropouts(net)]
+    before = [d.state_dict()["next_stream"] for d in dropouts(net)]
     mean, std = net.predict_mc(x, n)
     np.testing.assert_allclose(mean, want_mean, rtol=tolerance, atol=tolerance)
     np.testing.assert_allclose(std, want_std, rtol=tolerance, atol=1e2 * tolerance)
-    after = [d.state_dict()["next_stream"] for d in all_dropouts(net)]
+    after = [d.state_dict()["next_stream"] for d in dropouts(net)]
     assert after == [stream + 1 for stream in before]
     return std
 
@@ -55,6 +47,28 @@ NETWORKS = {
     "nested": nested,
     "nested subclasses": lambda noise: nested(noise, PlainDropout),
 }
+
+
+def of_family(name, **options):
+    """A network with this relative of Dropout in three places."""
+    first, second, last = (family(8, seed=i, **options)[name]() for i in range(3))
+    inner = dw.Sequential([dw.Tanh(), second, *chain("8 8")])
+    return dw.Sequential([*chain("5 8 R"), first, *chain("8 8 R D"), inner, last])
+
+
+@pytest.mark.parametrize("name", family(8))
+@pytest.mark.parametrize("rate", [0.4, 1.0])
+def test_predict_mc_of_the_relatives_is_numpy_on_the_documented_masks(name, rate, monkeypatch):
+    for rows, n in [(7, 5), (3, 40), (1, 1), (0, 3)]:
+        assert_is_the_model(of_family(name, rate=rate), sample(rows, 5), n)
+        x = sample(12, 5).reshape(3, 4, 5)
+        assert_is_the_model(of_family(name, rate=rate), x, n)
+    results = []
+    for at_once in (1, 2, 5, 7, 64, 1024):
+        monkeypatch.setattr(monte_carlo, "ROWS_AT_ONCE", at_once)
+        results.append(of_family(name).predict_mc(sample(9, 5), 6))
+    for result in results:
+        np.testing.assert_allclose(result, results[0], rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("noise_shape", [None, (1, None), (None, 1), (1, 1)])
@@ -115,10 +129,10 @@ def test_predict_mc_leaves_backward_the_masks_and_a_copy_in_step():
     net = nested()
     y = net.forward(sample(4, 5))
     dx = net.backward(y)
-    masks = [drop.mask for drop in all_dropouts(net)]
+    masks = [drop.mask for drop in dropouts(net)]
     net.predict_mc(sample(3, 5), 7)
     np.testing.assert_array_equal(net.backward(y), dx)
-    for drop, mask in zip(all_dropouts(net), masks, strict=True):
+    for drop, mask in zip(dropouts(net), masks, strict=True):
         np.testing.assert_array_equal(drop.mask, mask)
 
 

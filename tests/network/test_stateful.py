@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 import dropwise as dw
 import numpy_model as model
 from faults import failing_call
-from networks import chain
+from networks import FAMILY, chain, dropouts
 
 COLUMNS, OUTPUTS = 5, 3
 ROWS = st.sampled_from([1, 2, 7, 16])
@@ -47,6 +47,16 @@ NETWORKS = {
     "nested": nested,
     "nested columns": lambda: nested(noise_shape=(1, None)),
     "subclass": with_subclass,
+    "family": lambda: [
+        *chain("5 9 D"),
+        *(make(9, rate=0.3, seed=i) for i, make in enumerate(FAMILY.values())),
+        *chain("9 9 R D 3", seed=1),
+    ],
+    "family, replayed": lambda: [
+        *chain("5 9 D"),
+        *(make(9, rate=0.5, save_mask=False) for make in reversed(FAMILY.values())),
+        *chain("9 3", seed=1),
+    ],
 }
 BACKENDS = st.sampled_from(dw.available_backends())
 
@@ -85,15 +95,7 @@ class Twins:
         self.rows = 0
 
     def dropouts(self):
-        return zip(all_dropouts(self.net), self.model.parts(model.Dropout), strict=True)
-
-
-def all_dropouts(net):
-    for layer in net:
-        if isinstance(layer, dw.Sequential):
-            yield from all_dropouts(layer)
-        elif isinstance(layer, dw.Dropout):
-            yield layer
+        return zip(dropouts(self.net), self.model.parts(model.Dropout), strict=True)
 
 
 class Networks(RuleBasedStateMachine):

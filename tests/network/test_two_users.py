@@ -14,7 +14,7 @@ import pytest
 
 import dropwise as dw
 from dropwise import _backends
-from networks import chain, sample
+from networks import chain, dropouts, family, sample
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -34,6 +34,7 @@ SHARED = {
     "Dropout": lambda: dw.Dropout(0.4, seed=1),
     "Dropout, replayed": lambda: dw.Dropout(0.4, seed=1, save_mask=False),
     "Dropout, columns": lambda: dw.Dropout(0.4, seed=1, noise_shape=(1, None)),
+    **family(8),
     "Dense": lambda: dw.Dense(8, 8, dtype="float64", seed=8),
     "ReLU": dw.ReLU,
     "Tanh": dw.Tanh,
@@ -250,12 +251,6 @@ def test_threads_with_two_networks_that_share_a_layer(backend, shared):
     assert all(any(word in text for word in words) for text in errors)
     if not shared.has_parameters():
         assert errors == []
-
-
-def dropouts(layer):
-    if isinstance(layer, dw.Sequential):
-        return [d for part in layer for d in dropouts(part)]
-    return [layer] if isinstance(layer, dw.Dropout) else []
 
 
 def set_streams(net, stream):

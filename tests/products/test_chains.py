@@ -113,7 +113,9 @@ def test_a_chain_that_makes_no_sense_is_refused(bad):
 def test_many_small_products_are_dealt_out_to_threads(dtype):
     rng = np.random.default_rng(1)
     before = native.num_threads()
-    operands = [(integers(rng, (70, 90), dtype), integers(rng, (90, 110), dtype)) for _ in range(40)]
+    operands = [
+        (integers(rng, (70, 90), dtype), integers(rng, (90, 110), dtype)) for _ in range(40)
+    ]
     products = [Product(a, b, np.empty((70, 110), dtype)) for a, b in operands]
     try:
         native.set_num_threads(4)
@@ -125,8 +127,8 @@ def test_many_small_products_are_dealt_out_to_threads(dtype):
         assert alone < native.take_most_threads() == 4
     finally:
         native.set_num_threads(before)
-    for product, (a, b) in zip(products, operands, strict=True):
-        assert same_bits(product.out, a @ b)
+    for product in products:
+        assert same_bits(product.out, product.a @ product.b)
 
 
 def test_many_products_that_need_each_other_are_computed_in_order(threads, dtype):

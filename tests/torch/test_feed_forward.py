@@ -11,12 +11,12 @@ import pytest
 from support import require
 
 torch = require("torch")
-from torch import nn  # noqa: E402
-from torch.nn import functional as F  # noqa: E402
-from torch.nn.utils import parametrizations, prune  # noqa: E402
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrizations, prune
 
-import dropwise.torch as dt  # noqa: E402
-from dropwise.torch import _feed_forward as module  # noqa: E402
+import dropwise.torch as dt
+from dropwise.torch import _feed_forward as module
 
 TOLERANCE = 2e-6  # of the norm: float32 sums of at most 200 terms
 
@@ -159,7 +159,9 @@ def test_a_block_called_twice_accumulates():
     y.sum().backward(retain_graph=True)
     first = [p.grad.clone() for p in parameters_of(layers)]
     y.sum().backward()
-    assert all(torch.equal(p.grad, 2 * g) for p, g in zip(parameters_of(layers), first, strict=True))
+    assert all(
+        torch.equal(p.grad, 2 * g) for p, g in zip(parameters_of(layers), first, strict=True)
+    )
     assert not all(torch.equal(a, b) for a, b in zip(once, first, strict=True))  # another mask
 
 

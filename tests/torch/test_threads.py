@@ -15,7 +15,7 @@ from support import missing, require, run_python
 require("torch")
 require("dropwise._native")
 
-from dropwise.torch._threads import share_threads  # noqa: E402
+from dropwise.torch._threads import share_threads
 
 if not share_threads():
     missing("PyTorch's OpenMP runtime has no GOMP_parallel here")

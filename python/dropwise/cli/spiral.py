@@ -18,7 +18,7 @@ import numpy as np
 import dropwise as dw
 from dropwise._arrays import make_bits
 from dropwise._backends.protocol import Array
-from dropwise.layers.dropout import DropoutPass
+from dropwise.layers.dropout_base import DropoutPass
 from dropwise.layers.run import RunContext
 from dropwise.network import Epoch
 from dropwise.network.fused import FusedLayers, NetworkPass
@@ -82,12 +82,12 @@ class _BackwardDropout(FusedLayers):
         if this is not None and context.training:
             shape, dtype = (len(x), self._hidden.out_features), self._hidden.dtype
             noise = self._dropout.noise_in(context, shape, dtype)
-            rate, scale, key, stream, offset, _ = noise
+            rate, scale, key, stream, offset = noise[:5]
             kept = make_bits(math.prod(shape), rate, key, stream, offset)
             activated = this.records[0]
             np.bitwise_and(activated.passed, kept, out=activated.passed)
             activated.scale = scale
-            context.remember(self._dropout, DropoutPass(shape, dtype, kept, *noise))
+            context.remember(self._dropout, DropoutPass.of_call(shape, dtype, kept, noise))
         return y, this
 
 

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from dropwise import _arguments, _arrays, _dtypes, functional
 from dropwise._backends.protocol import Array
 from dropwise.layers.base import Layer, no_forward, register
+from dropwise.layers.dropout_base import DropoutPass
 from dropwise.layers.run import RunContext
 from dropwise.random import Seed, seed_sequence
 
@@ -34,6 +35,7 @@ class DensePass(NamedTuple):
 
     rows: Array  # the input as a matrix [B, in_features]
     lead: tuple[int, ...]  # the dimensions that B stands for
+    drop: DropoutPass | None = None  # of the weights, in DropConnect
 
 
 @register
@@ -225,9 +227,10 @@ class Dense(Layer):
         y, self._pass = self._compute(x)
         return y
 
-    def _compute(self, x: ArrayLike) -> tuple[Array, DensePass]:
+    def _compute(self, x: ArrayLike, weight: Array | None = None) -> tuple[Array, DensePass]:
         rows, lead = _arguments.as_rows(x, self.dtype, self.in_features, self)
-        y = functional.matmul(rows, self.weight, bias=self.bias, skip_zeros=self.skip_zeros)
+        weight = self.weight if weight is None else weight
+        y = functional.matmul(rows, weight, bias=self.bias, skip_zeros=self.skip_zeros)
         return y.reshape(*lead, self.out_features), DensePass(rows, lead)
 
     def predict(self, x: ArrayLike) -> Array:
@@ -250,26 +253,34 @@ class Dense(Layer):
             raise no_forward(self)
         return self._gradient(self._pass, dy)
 
-    def _run(self, x: Array, context: RunContext) -> tuple[Array, DensePass]:
+    def _run(self, x: Array, context: RunContext) -> tuple[Array, DensePass | None]:
         return self._compute(x)
 
     def _gradient(self, record: DensePass, dy: ArrayLike) -> Array:
-        rows, lead = record
+        lead = record.lead
         shape = (*lead, self.out_features)
         dy = _arguments.as_gradient(dy, shape, self.dtype, self).reshape(-1, self.out_features)
-        dx = functional.matmul(dy, self.weight.T, skip_zeros=self.skip_zeros)
+        dx = functional.matmul(dy, self._weight_of(record).T, skip_zeros=self.skip_zeros)
         if np.may_share_memory(dy, self.gradients):
             dy = dy.copy()
         self.begin_gradients()
         try:
             weight, bias = self._as_weight(self.gradients), self._as_bias(self.gradients)
-            functional.matmul(rows.T, dy, skip_zeros=self.skip_zeros, out=weight)
+            self._weight_gradient(record, dy, weight)
             bias[...] = _arrays.sum_rows(dy)
             self.complete_gradients()
         except BaseException:
             self.leave_gradients()
             raise
         return dx.reshape(*lead, self.in_features)
+
+    def _weight_of(self, record: DensePass) -> Array:
+        """The weights that the forward used."""
+        return self.weight
+
+    def _weight_gradient(self, record: DensePass, dy: Array, out: Array) -> None:
+        """Write the gradient of the weights."""
+        functional.matmul(record.rows.T, dy, skip_zeros=self.skip_zeros, out=out)
 
     def begin_gradients(self) -> None:
         """Begin to write the gradients; `complete_gradients` or `leave_gradients` has to follow."""
@@ -381,4 +392,4 @@ class Dense(Layer):
 
     def __repr__(self) -> str:
         options = "".join(f", {name}={value!r}" for name, value in list(self.config().items())[2:])
-        return f"Dense({self.in_features}, {self.out_features}{options})"
+        return f"{type(self).__name__}({self.in_features}, {self.out_features}{options})"

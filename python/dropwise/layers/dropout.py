@@ -1,65 +1,23 @@
-"""The Dropout layer: a key, a count of streams, and the mask of the last training forward."""
+"""The Dropout layer: elements, or groups of them that `noise_shape` says, become zero at random."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
-from dropwise import _arguments, _arrays, _dtypes, _memory, functional
-from dropwise._backends import active
-from dropwise._backends.protocol import Array, Bits
-from dropwise.layers.base import Layer, no_forward, register
+from dropwise import _arguments, _arrays
+from dropwise._backends.protocol import Array
+from dropwise.layers.base import register
+from dropwise.layers.dropout_base import DropoutBase, DropoutPass
 from dropwise.layers.run import RunContext
-from dropwise.random import STREAM_END, MaskStreams, Seed, key_from_seed, spawned_key
-
-
-class DropoutPass(NamedTuple):
-    """What a forward leaves for backward."""
-
-    shape: tuple[int, ...]  # of the input
-    dtype: np.dtype[Any]  # of the result
-    bits: Bits | None  # packed mask; None: backward generates it again
-    # As in `_arrays.NoiseSpec`; one record in another would show in calls of a few elements.
-    rate: float
-    scale: float
-    key: int
-    stream: int
-    offset: int
-    noise_shape: tuple[int, ...] | None
-
-    @property
-    def noise(self) -> _arrays.NoiseSpec:
-        """The mask and the scale, as the functions on arrays take them."""
-        return _arrays.NoiseSpec(*self[3:])
-
-
-# In calls of a few elements it shows how these are reached.
-_new_pass = tuple.__new__  # takes a third of the time of the constructor
-_empty = np.empty
-_UINT8 = np.dtype(np.uint8)
-
-
-class _SameCall(NamedTuple):
-    """What a forward like the last one needs, and nothing has to be checked for."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    rate: float
-    scale: float
-    key: int
-    mask_bytes: int  # 0: the mask is not kept
-
-
-# Results of fewer elements are smaller than what `_memory` recycles, whatever their dtype.
-_SMALL = _memory.LARGE // 8
+from dropwise.random import Seed
 
 
 @register
-class Dropout(Layer):
+class Dropout(DropoutBase):
     """Set elements to zero at random in training.
 
     Parameters
@@ -93,9 +51,6 @@ class Dropout(Layer):
     True
     """
 
-    _pass: DropoutPass | None = None
-    _training_pass: DropoutPass | None = None  # the last in training
-
     def __init__(
         self,
         rate: float = 0.5,
@@ -105,23 +60,9 @@ class Dropout(Layer):
         seed: Seed = None,
         save_mask: bool = True,
     ) -> None:
-        self._rate = _arguments.check_rate(rate)
+        super().__init__(rate, seed=seed, save_mask=save_mask)
         self._scaling = _arguments.check_scaling(scaling)
         self._noise_shape = _arguments.as_noise_shape(noise_shape)
-        self._save_mask = bool(save_mask)
-        self._streams = MaskStreams(key_from_seed(seed))
-        self._seeded = seed is not None
-        self._same_call: _SameCall | None = None
-
-    @property
-    def rate(self) -> float:
-        """Probability that an element is dropped; may be changed between calls."""
-        return self._rate
-
-    @rate.setter
-    def rate(self, rate: float) -> None:
-        self._rate = _arguments.check_rate(rate)
-        self._same_call = None
 
     @property
     def scaling(self) -> str:
@@ -134,187 +75,18 @@ class Dropout(Layer):
         return self._noise_shape
 
     @property
-    def save_mask(self) -> bool:
-        """Whether the mask is kept for ``backward``, or generated again there."""
-        return self._save_mask
-
-    def forward(
-        self,
-        x: ArrayLike,
-        training: bool = True,
-        *,
-        out: Array | None = None,
-        offset: int = 0,
-    ) -> Array:
-        """Drop elements of `x`.
-
-        Parameters
-        ----------
-        x : array_like, any shape
-        training : bool
-            At inference nothing is dropped, and no stream is taken.
-        out : ndarray, optional
-            Where the result goes; may be `x`.
-        offset : int
-            Index of the first element in the global array of which `x` is a part.
-
-        Returns
-        -------
-        ndarray, shape of `x`
-        """
-        if self._same_call is not None and training and not offset and type(x) is np.ndarray:
-            # The fewest steps possible: they decide what calls of a few elements cost.
-            shape, dtype, rate, scale, key, mask_bytes = self._same_call
-            if (
-                x.shape == shape
-                and x.dtype is dtype
-                and x.flags.carray
-                and (out is None or _arrays.can_write_directly(x, out))
-            ):
-                streams = self._streams
-                stream = streams.next_stream
-                if stream >= STREAM_END:
-                    streams.peek()  # says so
-                if out is not None:
-                    y = out
-                else:
-                    y = _empty(shape, dtype) if x.size < _SMALL else _memory.empty(shape, dtype)
-                bits = _empty(mask_bytes, _UINT8) if mask_bytes else None
-                active().dropout_forward(x, y, bits, rate, scale, key, stream, 0)
-                streams.next_stream = stream + 1
-                self._pass = self._training_pass = _new_pass(
-                    DropoutPass, (shape, dtype, bits, rate, scale, key, stream, 0, None)
-                )
-                return y
-        x = _arguments.as_input(x, keep_integers=training and self._scaling == "vanilla")
-        if out is not None:
-            _arguments.check_out(out, x.shape, x.dtype)
-        stream = self._streams.peek() if training else 0
-        noise = self._noise(x.shape, x.dtype, training, stream, offset)
-        y, record = self._compute(x, noise, training, out)
-        if training:
-            self.use_up(stream, record)
-            if x.size and self._noise_shape is None and x.dtype in _dtypes.STANDARD:
-                mask_bytes = 0 if record.bits is None else record.bits.size
-                self._same_call = _SameCall(
-                    x.shape, x.dtype, noise.rate, noise.scale, noise.key, mask_bytes
-                )
-        self._pass = record
-        return y
-
-    def _noise(
-        self,
-        shape: tuple[int, ...],
-        dtype: np.dtype[Any],
-        training: bool,
-        stream: int,
-        offset: int,
-    ) -> _arrays.NoiseSpec:
-        """The mask and the scale of a call, checked against its input."""
-        noise_shape = _arguments.fit_noise_shape(self._noise_shape, shape)
-        if type(offset) is not int or offset:
-            size = math.prod(shape if noise_shape is None else noise_shape)
-            offset = _arguments.as_offset(offset, size)
-        rate, scale = _dtypes.rate_and_scale(self._rate, self._scaling, training, dtype)
-        return _arrays.NoiseSpec(rate, scale, self._streams.key, stream, offset, noise_shape)
-
-    def _compute(
-        self, x: Array, noise: _arrays.NoiseSpec, training: bool, out: Array | None = None
-    ) -> tuple[Array, DropoutPass]:
-        """The result, and the record of the call."""
-        shape, dtype = x.shape, x.dtype
-        bits = None
-        if training and self._save_mask:
-            # New for each call: whoever made an earlier call may still need the mask of that one.
-            size = math.prod(shape if noise.noise_shape is None else noise.noise_shape)
-            bits = _memory.empty_bits(size)
-        y = _arrays.apply_dropout(x, out, bits, noise)
-        return y, DropoutPass(shape, dtype, bits, *noise)
-
-    def backward(self, dy: ArrayLike, *, out: Array | None = None) -> Array:
-        """The gradient with respect to `x` of the last forward.
-
-        Parameters
-        ----------
-        dy : array_like, shape of what ``forward`` returned
-            Real numbers.  They are cast to the dtype of the result, unless that is an integer one.
-        out : ndarray, optional
-            Where the result goes; may be `dy`.
-        """
-        record = self._pass
-        if record is None:
-            raise no_forward(self)
-        if out is None and type(dy) is np.ndarray:
-            # The fewest steps possible, as in forward.
-            shape, dtype, bits, _, scale, _, _, _, noise_shape = record
-            if (
-                bits is not None
-                and dy.dtype is dtype
-                and dy.shape == shape
-                and noise_shape is None
-                and dtype in _dtypes.STANDARD
-                and dy.flags.carray
-            ):
-                dx = _empty(shape, dtype) if dy.size < _SMALL else _memory.empty(shape, dtype)
-                active().apply_bits(dy, dx, bits, scale)
-                return dx
-        return self._gradient(record, dy, out)
-
-    def _gradient(self, record: DropoutPass, dy: ArrayLike, out: Array | None = None) -> Array:
-        dy = _arguments.as_gradient(dy, record.shape, record.dtype, self)
-        if out is not None:
-            _arguments.check_out(out, dy.shape, dy.dtype)
-        if record.bits is not None:
-            return _arrays.apply_mask(dy, out, record.bits, record.scale, record.noise_shape)
-        return _arrays.apply_dropout(dy, out, None, record.noise)
-
-    def predict(self, x: ArrayLike) -> Array:
-        """Like ``forward(x, training=False)``, but remembers nothing."""
-        return functional.dropout(x, self._rate, key=0, scaling=self._scaling, training=False)
-
-    @property
-    def mask(self) -> NDArray[np.bool_]:
-        """The mask of the last training forward: bool, True where kept."""
-        if self._training_pass is None:
-            raise RuntimeError(f"{self}: there is no mask before a training forward")
-        shape, _, bits, rate, _, key, stream, offset, noise_shape = self._training_pass
-        if noise_shape is not None:
-            shape = noise_shape
-        if bits is None:
-            bits = _arrays.make_bits(math.prod(shape), rate, key, stream, offset)
-        return _arrays.unpack_bits(bits, shape)
-
-    # ---- in a network
-
-    @property
     def shares_rows(self) -> bool:
         """Whether all rows of a batch have the same mask."""
         return self._noise_shape is not None and self._noise_shape[:1] == (1,)
 
-    def _run(self, x: Array, context: RunContext) -> tuple[Array, DropoutPass | None]:
-        training = context.training
-        x = _arguments.as_input(x, keep_integers=training and self._scaling == "vanilla")
-        if training and context.samples and self.shares_rows:
-            return self.drop_samples(x, context), None
-        noise = self.noise_in(context, x.shape, x.dtype)
-        y, record = self._compute(x, noise, training)
-        if training:
-            context.remember(self, record)
-        return y, record
+    def _noise_shape_of(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        return _arguments.fit_noise_shape(self._noise_shape, shape)
 
-    def noise_in(
-        self, context: RunContext, shape: tuple[int, ...], dtype: np.dtype[Any]
-    ) -> _arrays.NoiseSpec:
-        """The mask and the scale of one run of a network, for an input like this."""
-        training = context.training
-        rate, scale = _dtypes.rate_and_scale(self._rate, self._scaling, training, dtype)
-        stream = context.stream_of(self) if training else 0
-        noise_shape, offset = None, 0
-        if self._noise_shape is not None:
-            noise_shape = _arguments.fit_noise_shape(self._noise_shape, shape)
-        if context.first_row and training and not self.shares_rows:
-            offset = context.offset(shape if noise_shape is None else noise_shape)
-        return _arrays.NoiseSpec(rate, scale, self._streams.key, stream, offset, noise_shape)
+    def _run(self, x: Array, context: RunContext) -> tuple[Array, DropoutPass | None]:
+        if context.training and context.samples and self.shares_rows:
+            x = _arguments.as_input(x, keep_integers=self._scaling == "vanilla")
+            return self.drop_samples(x, context), None
+        return super()._run(x, context)
 
     def drop_samples(self, x: Array, context: RunContext) -> Array:
         """Monte Carlo dropout with a mask for each sample, which all rows of the batch share."""
@@ -328,62 +100,6 @@ class Dropout(Layer):
         bits = np.packbits(np.broadcast_to(kept, x.shape), bitorder="little")
         return _arrays.apply_mask(x, None, bits, row.scale, None)
 
-    def next_stream(self) -> int:
-        """The stream of the next training forward."""
-        return self._streams.peek()
-
-    def use_up(self, stream: int, record: DropoutPass | None = None) -> None:
-        """Count `stream` as used, by the forward that left `record`."""
-        # Another thread may have used more meanwhile.
-        self._streams.next_stream = max(self._streams.next_stream, stream + 1)
-        if record is not None:
-            self._training_pass = record
-
-    def _go_on_from(self, stand_in: Dropout) -> None:  # type: ignore[override]
-        self._streams.next_stream = stand_in._streams.next_stream
-
-    # ---- state
-
-    def reseed(self, sequence: np.random.SeedSequence) -> None:
-        """Take the key from `sequence`, unless the layer was given a seed."""
-        if not self._seeded:
-            self._set_streams(MaskStreams(key_from_seed(sequence)))
-
-    def _become_child(self, i: int) -> None:
-        key = spawned_key(self._streams.key, self._streams.next_stream, i)
-        self._set_streams(MaskStreams(key))
-
-    def config(self) -> dict[str, Any]:
-        """Arguments that make such a layer again: JSON-safe."""
+    def _options(self) -> dict[str, tuple[Any, Any]]:
         noise = None if self._noise_shape is None else list(self._noise_shape)
-        options = {
-            "scaling": (self._scaling, "inverted"),
-            "noise_shape": (noise, None),
-            "save_mask": (self._save_mask, True),
-        }
-        changed = {name: v for name, (v, default) in options.items() if v != default}
-        return {"rate": self._rate} | changed
-
-    def state_dict(self) -> dict[str, int | str]:
-        """The key and the next stream as plain ints and strings, JSON-safe."""
-        return self._streams.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue with the masks that follow `state`."""
-        self._set_streams(Dropout._checked_state(self, state))
-
-    def _checked_state(self, state: Mapping[str, Any]) -> MaskStreams:
-        return _arguments.as_mask_streams(state, f"{self}: state")
-
-    def _set_state(self, checked: MaskStreams) -> None:
-        self._set_streams(checked)
-
-    def _set_streams(self, streams: MaskStreams) -> None:
-        self._streams = streams
-        self._seeded = True
-        self._same_call = None  # it has the key
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
-        state.pop("_training_pass", None)
-        return state | {"_streams": self._streams.copy()}
+        return {"scaling": (self._scaling, "inverted"), "noise_shape": (noise, None)}

@@ -24,7 +24,8 @@ from dropwise._backends.protocol import Array, Bits, Product
 from dropwise.layers.activations import ReLU
 from dropwise.layers.base import Layer, class_to_run
 from dropwise.layers.dense import Dense
-from dropwise.layers.dropout import Dropout, DropoutPass
+from dropwise.layers.dropout import Dropout
+from dropwise.layers.dropout_base import DropoutPass
 from dropwise.layers.run import RunContext
 from dropwise.network.workspace import Workspace
 
@@ -229,10 +230,10 @@ class FusedDense:
         rows, width = len(x.values), dense.out_features
         shape = (*x.batch_shape, width)
         noise = dropout.noise_in(context, shape, dense.dtype)
-        rate, scale, key, stream, offset, noise_shape = noise
+        rate, scale, key, stream, offset, noise_shape = noise[:6]
         if not context.training:
             return _OutputMask(None, None, scale)
-        context.remember(dropout, DropoutPass(shape, dense.dtype, None, *noise))
+        context.remember(dropout, DropoutPass.of_call(shape, dense.dtype, None, noise))
         if noise_shape is not None:  # one bit for each column
             kept = _arrays.make_bits(width, rate, key, stream, offset)
             columns = np.flatnonzero(_arrays.unpack_bits(kept, (width,)))

@@ -9,9 +9,10 @@ import numpy as np
 
 from dropwise._backends.protocol import Array
 from dropwise.layers.activations import ReLU, Sigmoid, Tanh
-from dropwise.layers.base import Layer, layers_within
+from dropwise.layers.base import Layer, is_registered, layers_within
 from dropwise.layers.dense import Dense
 from dropwise.layers.dropout import Dropout
+from dropwise.layers.dropout_base import DropoutBase
 from dropwise.layers.run import RunContext
 from dropwise.network.blocks import (
     Activations,
@@ -29,7 +30,7 @@ ROWS_AT_ONCE = 1024
 # Sets of workspaces that a network keeps for later runs.
 _SPARE = 2
 
-_ELEMENTWISE = (ReLU, Sigmoid, Tanh, Dropout)  # a result has the shape of the input
+_ELEMENTWISE = (ReLU, Sigmoid, Tanh, DropoutBase)  # a result has the shape of the input
 
 
 def check_chain(layers: Sequence[Layer]) -> None:
@@ -44,7 +45,7 @@ def check_chain(layers: Sequence[Layer]) -> None:
                 raise ValueError(f"{part!r} is in the network twice; use two layers")
             seen.add(id(part))
         if not isinstance(layer, Dense):
-            before = before if type(layer) in _ELEMENTWISE else None
+            before = before if isinstance(layer, _ELEMENTWISE) and is_registered(layer) else None
             continue
         if before is not None and before.out_features != layer.in_features:
             raise ValueError(

@@ -13,15 +13,29 @@ except ImportError as error:
     ) from error
 
 from dropwise.torch import functional
-from dropwise.torch._threads import share_threads as _share_threads
 from dropwise.torch._convert import Conversion, convert, revert
 from dropwise.torch._feed_forward import feed_forward
 from dropwise.torch._multihead_attention import MultiheadAttention
-from dropwise.torch.modules import Dropout
+from dropwise.torch._threads import share_threads as _share_threads
+from dropwise.torch.modules import (
+    AlphaDropout,
+    Dropout,
+    Dropout1d,
+    Dropout2d,
+    Dropout3d,
+    DropPath,
+    FeatureAlphaDropout,
+)
 
 __all__ = [
+    "AlphaDropout",
     "Conversion",
+    "DropPath",
     "Dropout",
+    "Dropout1d",
+    "Dropout2d",
+    "Dropout3d",
+    "FeatureAlphaDropout",
     "MultiheadAttention",
     "convert",
     "feed_forward",

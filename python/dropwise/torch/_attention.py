@@ -7,7 +7,7 @@ passes between the steps stays in cache.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ from dropwise._backends import active
 from dropwise._backends.protocol import Product
 from dropwise._dtypes import F32, F64, rate_and_scale
 from dropwise.torch._eager import differentiable_gradients
-from dropwise.torch._ops import Mask
+from dropwise.torch._tensors import Mask
 
 # Samples at a time for each thread, if there are several: a change of threads costs some 5 us.
 _SAMPLES_PER_THREAD = 2
@@ -38,7 +38,8 @@ class Layout(NamedTuple):
         width = sum(x.shape[-1] for x in tensors) // parts
         found: list[Tensor] = []
         for x in tensors:
-            x = x.unflatten(-1, (x.shape[-1] // width, self.heads, width // self.heads))
+            sizes = x.shape[-1] // width, self.heads, width // self.heads
+            x = torch.unflatten(x, -1, sizes)
             found += x.permute(2, 0, 3, 1, 4) if self.batch_first else x.permute(2, 1, 3, 0, 4)
         return found
 
@@ -76,8 +77,7 @@ def attend(
     if additive is not None:
         rows = (additive == -torch.inf).all(-1, keepdim=True)
         blank = rows if rows.any() else None
-    result: Tensor = _Attention.apply(layout, mask, additive, blank, *projected)
-    return result
+    return _apply(layout, mask, additive, blank, *projected)
 
 
 class _Steps:
@@ -114,9 +114,18 @@ class _Steps:
         step = 1 if self.elements % 8 else end - first
         found = []
         for head in range(first, end, step):
-            bounds = (head - first, self.elements), (head, self.elements), (head, self.bytes)
-            found.append(tuple(slice(h * n, (h + step) * n) for h, n in bounds))
+            found.append(
+                (
+                    _run(head - first, step, self.elements),
+                    _run(head, step, self.elements),
+                    _run(head, step, self.bytes),
+                )
+            )
         return found
+
+
+def _run(first: int, heads: int, size: int) -> slice:
+    return slice(first * size, (first + heads) * size)
 
 
 def _products(a: Tensor, b: Tensor, out: Tensor, skip: str = "") -> list[Product]:
@@ -177,9 +186,7 @@ class _Attention(torch.autograd.Function):
             backend.multiply(second[:matrices])
             out[piece].copy_(y[:n])
         ctx.layout, ctx.scale = layout, scale
-        ctx.save_for_backward(
-            additive, blank, probabilities, torch.from_numpy(bits), *projected
-        )
+        ctx.save_for_backward(additive, blank, probabilities, torch.from_numpy(bits), *projected)
         return result
 
     @staticmethod
@@ -232,6 +239,9 @@ class _Attention(torch.autograd.Function):
             for part, x in zip(of_parts, (dq, dk, dv), strict=True):
                 part[piece].copy_(x[:n])
         return None, None, None, None, *gradients
+
+
+_apply: Callable[..., Tensor] = _Attention.apply
 
 
 def _masked(

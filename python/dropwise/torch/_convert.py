@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import nn
 
+from dropwise._arguments import as_offset
 from dropwise.random import Seed, seed_sequence, spawn
 from dropwise.torch import modules
-from dropwise.torch._eager import Seeded
 from dropwise.torch._layers import (
     Sequential,
     TransformerDecoderLayer,
@@ -19,6 +19,7 @@ from dropwise.torch._layers import (
     is_relu,
 )
 from dropwise.torch._multihead_attention import MultiheadAttention
+from dropwise.torch._seeded import Seeded
 
 _DROPOUTS: dict[type[nn.Module], type[nn.Module]] = {
     getattr(nn, name): getattr(modules, name) for name in modules.__all__ if hasattr(nn, name)
@@ -93,8 +94,8 @@ def convert(
     -----
     A module keeps its identity: parameters, buffers, hooks, optimizers and the keys of state
     dictionaries stay what they are, and so do results in eval mode.  Copies and pickles are
-    converted, too; a pickle then needs dropwise where it is loaded.  Subclasses are left alone: what
-    they compute is theirs.  Calls of ``F.dropout`` inside of a module cannot be seen from outside.
+    converted, too; a pickle then needs dropwise where it is loaded.  Subclasses are left alone:
+    what they compute is theirs.  Calls of ``F.dropout`` in a module cannot be seen from outside.
 
     Examples
     --------
@@ -109,9 +110,11 @@ def convert(
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     if row_offset is not None:
-        row_offset = as_offset(row_offset)
+        row_offset = as_offset(row_offset, 1)
     sequence = None if seed is None else seed_sequence(seed)
-    wanted = {nn.MultiheadAttention: attention, **dict.fromkeys(_BLOCKS, feed_forward)}
+    unwanted: set[type[nn.Module]] = set() if feed_forward else set(_BLOCKS)
+    if not attention:
+        unwanted.add(nn.MultiheadAttention)
     swapped: dict[str, str] = {}
     kept: dict[str, str] = {}
     for i, (name, module) in enumerate(model.named_modules()):
@@ -121,9 +124,7 @@ def convert(
             if base is not None:
                 kept[name] = f"{theirs.__name__} is a subclass of {base.__name__}"
             continue
-        if not wanted.get(theirs, True):
-            continue
-        if theirs is nn.Sequential and not _has_feed_forward(module):
+        if theirs in unwanted or (theirs is nn.Sequential and not _has_feed_forward(module)):
             continue
         reason = _obstacle(module)
         if reason is not None:
@@ -184,7 +185,7 @@ def _obstacle(module: Any) -> str | None:
             return "has no dropout"
         if module.bias_k is not None or module.add_zero_attn:
             return "add_bias_kv and add_zero_attn are PyTorch's"
-    if type(module) in (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer):
-        if not is_relu(module.activation):
-            return "its activation is not ReLU"
+    transformers = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
+    if isinstance(module, transformers) and not is_relu(module.activation):
+        return "its activation is not ReLU"
     return None

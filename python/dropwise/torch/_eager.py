@@ -15,32 +15,18 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.modules import module as _module
 
-from dropwise.random import Seed, key_from_seed
-from dropwise.torch import _ops, _streams
+from dropwise.torch import _autograd
+from dropwise.torch._seeded import Seeded
+from dropwise.torch._tensors import PLAIN, Mask
 
 
-class Seeded:
-    """Where the masks of a module come from.
-
-    Defaults are those of the class, so that a module gets them by ``module.__class__ = ...``.
-    """
-
-    _state: Tensor | None = None  # of a seed; None: torch's generator decides
-    row_offset: int | None = None
-
-    def reseed(self, seed: Seed) -> None:
-        """Start the masks of `seed`; None takes them from torch's generator."""
-        self._state = None if seed is None else _streams.new_state(key_from_seed(seed))
-
-
-def next_mask(module: Seeded, rate: float, shape: Sequence[int]) -> _ops.Mask | None:
+def next_mask(module: Seeded, rate: float, shape: Sequence[int]) -> Mask | None:
     """A new mask over a tensor of that shape; None if nothing is dropped."""
     if rate == 0.0:
         return None
     state, row_offset = module._state, module.row_offset
     offset = row_offset * math.prod(shape[1:]) if row_offset else 0
-    key, stream = _streams.draw() if state is None else _streams.take(state, row_offset is None)
-    return _ops.Mask(rate, key, stream, offset)
+    return Mask(rate, *_autograd.next_draw(state, row_offset), offset)
 
 
 def is_eager(x: Tensor) -> bool:
@@ -48,7 +34,7 @@ def is_eager(x: Tensor) -> bool:
     dispatch mode, `torch.func` or forward-mode derivatives.
     """
     return not (
-        _ops.needs_draw(x)
+        not _autograd.is_plain(x)
         or torch._C._get_tracing_state() is not None
         or forward_ad._current_level >= 0
     )
@@ -57,9 +43,9 @@ def is_eager(x: Tensor) -> bool:
 def is_plain(x: Tensor | None, dtypes: Sequence[torch.dtype]) -> bool:
     """Whether this is a strided tensor on the CPU, of no subclass that has its own functions."""
     return x is None or (
-        type(x) in (Tensor, nn.Parameter)
+        type(x) in PLAIN
         and x.dtype in dtypes
-        and x.device.type == "cpu"
+        and x.is_cpu
         and x.layout is torch.strided
         and not x.is_nested
     )

@@ -6,7 +6,7 @@ and all gradients skip the zeros that dropout and ReLU leave.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from dropwise.torch._eager import (
     is_plain,
     next_mask,
 )
-from dropwise.torch._ops import Mask
+from dropwise.torch._tensors import Mask
 from dropwise.torch.modules import Dropout
 
 
@@ -115,8 +115,7 @@ def fused(x: Tensor, layers: Sequence[Any]) -> Tensor:
         dropout = layers[2 * i + 1] if 2 * i + 1 < len(layers) else None
         shape = (*x.shape[:-1], len(linear.weight))
         masks.append(None if dropout is None else next_mask(dropout, dropout.p, shape))
-    result: Tensor = FeedForward.apply(x, masks, *parameters)
-    return result
+    return _apply(x, masks, *parameters)
 
 
 def _array(x: Tensor) -> Array:
@@ -154,7 +153,7 @@ class FeedForward(torch.autograd.Function):
             if bias is not None:
                 product.bias = np.ascontiguousarray(_array(bias))
             if mask is not None:
-                product.bits = make_bits(out.size, *mask)
+                product.bits = make_bits(out.size, *mask[:4])
                 product.scale = rate_and_scale(mask.rate, "inverted", True, dtype)[1]
             kept = product.bits
             if i < last:
@@ -189,9 +188,7 @@ class FeedForward(torch.autograd.Function):
         dz = _rows(dy)
         if passed[-1] is not None:
             masked = _memory.empty(dz.shape, dz.dtype)
-            active().apply_bits(
-                np.ascontiguousarray(dz), masked, _array(passed[-1]), scales[-1]
-            )
+            active().apply_bits(np.ascontiguousarray(dz), masked, _array(passed[-1]), scales[-1])
             dz = masked
         ones = np.ones((1, len(dz)), dz.dtype)
         products: list[Product] = []
@@ -219,6 +216,9 @@ class FeedForward(torch.autograd.Function):
             None,
             *(None if g is None else torch.from_numpy(g) for g in gradients),
         )
+
+
+_apply: Callable[..., Tensor] = FeedForward.apply
 
 
 def _masked(

@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from dropwise.random import Seed
 from dropwise.torch._attention import Layout, attend
-from dropwise.torch._eager import Seeded, is_eager, is_plain, next_mask
-from dropwise.torch._ops import DTYPES
+from dropwise.torch._eager import is_eager, is_plain, next_mask
+from dropwise.torch._seeded import Seeded
+from dropwise.torch._tensors import DTYPES
 
 _FLOATS = tuple(DTYPES)
 
@@ -185,21 +186,17 @@ class MultiheadAttention(Seeded, nn.MultiheadAttention):
     def _project(self, query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
         """Queries, keys and values side by side, in as few products as there are tensors."""
         e, bias = self.embed_dim, self.in_proj_bias
+        if self.in_proj_weight is not None and query is key and key is value:
+            return [F.linear(query, self.in_proj_weight, bias)]
+        inputs, sizes = (query, key, value), [e, e, e]
         if self.in_proj_weight is None:
             weights = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
-            biases = (None,) * 3 if bias is None else bias.split(e)
-            return [
-                F.linear(x, w, b)
-                for x, w, b in zip((query, key, value), weights, biases, strict=True)
-            ]
-        if query is key and key is value:
-            return [F.linear(query, self.in_proj_weight, bias)]
-        same = key is value
-        sizes = [e, 2 * e] if same else [e, e, e]
-        weights = self.in_proj_weight.split(sizes)
-        biases = (None,) * 3 if bias is None else bias.split(sizes)
-        inputs = (query, key) if same else (query, key, value)
-        return [F.linear(x, w, b) for x, w, b in zip(inputs, weights, biases)]
+        else:
+            if key is value:
+                inputs, sizes = inputs[:2], [e, 2 * e]
+            weights = torch.split(self.in_proj_weight, sizes)
+        biases = [None] * len(sizes) if bias is None else torch.split(bias, sizes)
+        return [F.linear(*given) for given in zip(inputs, weights, biases, strict=True)]
 
 
 def _additive_mask(

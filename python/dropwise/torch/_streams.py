@@ -16,12 +16,14 @@ from torch import Tensor
 from dropwise.random import STREAM_END, spawned_key
 
 _KEY_BITS = (1 << 64) - 1
+_PAIR = (2,)
+CPU = torch.device("cpu")  # whatever the default device is
 _lock = threading.Lock()
 
 
 def new_state(key: int, next_stream: int = 0) -> Tensor:
     """The state of a seed: int64, ``[key, next stream]``, the key by its two's complement."""
-    return torch.tensor([as_signed(key), next_stream], dtype=torch.int64, device="cpu")
+    return torch.tensor([as_signed(key), next_stream], dtype=torch.int64, device=CPU)
 
 
 def as_signed(key: int) -> int:
@@ -37,7 +39,7 @@ def unpack(state: Tensor) -> tuple[int, int]:
 
 def draw() -> tuple[int, int]:
     """A key and a stream of torch's generator for the CPU."""
-    key, stream = torch.randint(STREAM_END, (2,), device="cpu").tolist()
+    key, stream = torch.randint(STREAM_END, _PAIR, device=CPU).tolist()
     return key, stream
 
 
