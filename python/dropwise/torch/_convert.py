@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from dropwise._arguments import as_offset
+from dropwise._arguments import as_integer
 from dropwise.random import Seed, seed_sequence, spawn
 from dropwise.torch import modules
 from dropwise.torch._layers import (
@@ -44,12 +44,16 @@ class Conversion:
 
     def __repr__(self) -> str:
         counts = Counter(self.swapped.values())
-        lines = [f"{len(self.swapped)} modules converted" + (":" if counts else "")]
+        lines = [_counted(len(self.swapped), "converted", "converted") + (":" if counts else "")]
         lines += [f"  {n} {name}" for name, n in counts.items()]
         if self.kept:
-            lines.append(f"{len(self.kept)} modules stay as they are:")
+            lines.append(_counted(len(self.kept), "stays as it is:", "stay as they are:"))
             lines += [f"  {name or 'the model'}: {why}" for name, why in self.kept.items()]
         return "\n".join(lines)
+
+
+def _counted(n: int, one: str, many: str) -> str:
+    return f"{n} module {one}" if n == 1 else f"{n} modules {many}"
 
 
 def convert(
@@ -110,7 +114,9 @@ def convert(
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     if row_offset is not None:
-        row_offset = as_offset(row_offset, 1)
+        number = as_integer(row_offset, "row_offset")
+        if number < 0:
+            raise ValueError(f"row_offset must be in [0, 2**64), got {row_offset!r}")
     sequence = None if seed is None else seed_sequence(seed)
     unwanted: set[type[nn.Module]] = set() if feed_forward else set(_BLOCKS)
     if not attention:
