@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,9 +24,21 @@ from dropwise.random import STREAM_END
 from dropwise.torch import _ops, _streams, _tensors
 from dropwise.torch._tensors import PLAIN, Mask
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
 # Elements from which on reading a packed mask takes less time than making it again, with what
 # PyTorch needs to keep it.
 _KEEP_BITS = 1 << 17
+
+
+def when_traced(function: _Function) -> _Function:
+    """Let torch.compile call `function` while it traces, and take the result for a constant.
+
+    `torch.compiler.assume_constant_result` does this after it has imported the compiler, which
+    takes two seconds.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
 
 
 def drop(
@@ -140,15 +152,14 @@ def _dropout_by_draw(
                 "dropout inside torch.func.grad, jvp or the like inside torch.compile is not "
                 "supported; compile what is inside the transform, or without fullgraph=True"
             )
-    return _ops.dropout(x, draw, rate, offset, noise_shape)
+    result: Tensor = _ops.dropout(x, draw, rate, offset, noise_shape)
+    return result
 
 
 class _Transformed(torch.autograd.Function):
     """Dropout under `torch.func.grad`, `vmap`, `jvp` and so on."""
 
-    @staticmethod
-    def forward(*arguments: Any) -> Tensor:
-        return _ops.dropout(*arguments)
+    forward = staticmethod(_ops.dropout)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: _ops.Arguments, output: Tensor) -> None:
@@ -169,19 +180,15 @@ class _Transformed(torch.autograd.Function):
 _apply_transformed: Callable[..., Tensor] = _Transformed.apply
 
 
+@when_traced
 def _is_batching() -> bool:
     """Whether `torch.vmap` is active."""
     levels = torch._C._functorch.get_interpreter_stack() or []
     return any(level.key() == TransformType.Vmap for level in levels)
 
 
+@when_traced
 def _is_differentiating() -> bool:
     """Whether a transform of `torch.func` other than `vmap` is active."""
     levels = torch._C._functorch.get_interpreter_stack() or []
     return any(level.key() != TransformType.Vmap for level in levels)
-
-
-# torch.compile then calls them while it traces.  `torch.compiler.assume_constant_result` does just
-# this, after it has imported the compiler, which takes two seconds.
-for _function in (_is_batching, _is_differentiating):
-    _function._dynamo_marked_constant = True  # type: ignore[attr-defined]

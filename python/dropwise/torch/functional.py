@@ -8,12 +8,19 @@ those of a subclass go to PyTorch's own functions, which know neither.
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn import functional as F
+
+# By name: a program may put the functions of this file in the place of those of `torch.nn`.
+from torch.nn.functional import alpha_dropout as torch_alpha_dropout
+from torch.nn.functional import dropout as torch_dropout
+from torch.nn.functional import dropout1d as torch_dropout1d
+from torch.nn.functional import dropout2d as torch_dropout2d
+from torch.nn.functional import dropout3d as torch_dropout3d
+from torch.nn.functional import feature_alpha_dropout as torch_feature_alpha_dropout
 
 from dropwise._dtypes import F64, alpha_constants
 from dropwise.random import Seed, key_from_seed
 from dropwise.torch import _streams
-from dropwise.torch._autograd import drop
+from dropwise.torch._autograd import drop, when_traced
 from dropwise.torch._tensors import is_ours
 
 __all__ = [
@@ -104,7 +111,7 @@ def dropout(
        JMLR 15 (2014).
     """
     if not training or p == 0 or not is_ours(input):
-        return F.dropout(input, p, training, inplace)
+        return torch_dropout(input, p, training, inplace)
     result = drop(input, p, state, row_offset)
     return input.copy_(result) if inplace else result
 
@@ -120,8 +127,8 @@ def dropout1d(
 ) -> Tensor:
     """`dropout` of whole channels of an input of shape (N, C, L) or (C, L)."""
     if not training or p == 0 or not is_ours(input):
-        return F.dropout1d(input, p, training, inplace)
-    F.dropout1d(input, p, training=False)  # PyTorch's checks of the shape, and nothing else
+        return torch_dropout1d(input, p, training, inplace)
+    torch_dropout1d(input, p, training=False)  # PyTorch's checks of the shape, and nothing else
     result = _drop_channels(input, p, state, row_offset, unbatched=input.dim() == 2)
     return input.copy_(result) if inplace else result
 
@@ -137,8 +144,8 @@ def dropout2d(
 ) -> Tensor:
     """`dropout` of whole channels of an input of shape (N, C, H, W) or (N, C, L)."""
     if not training or p == 0 or not is_ours(input):
-        return F.dropout2d(input, p, training, inplace)
-    F.dropout2d(input, p, training=False)  # as in `dropout1d`
+        return torch_dropout2d(input, p, training, inplace)
+    torch_dropout2d(input, p, training=False)  # as in `dropout1d`
     result = _drop_channels(input, p, state, row_offset)
     return input.copy_(result) if inplace else result
 
@@ -154,8 +161,8 @@ def dropout3d(
 ) -> Tensor:
     """`dropout` of whole channels of an input of shape (N, C, D, H, W) or (C, D, H, W)."""
     if not training or p == 0 or not is_ours(input):
-        return F.dropout3d(input, p, training, inplace)
-    F.dropout3d(input, p, training=False)  # as in `dropout1d`
+        return torch_dropout3d(input, p, training, inplace)
+    torch_dropout3d(input, p, training=False)  # as in `dropout1d`
     result = _drop_channels(input, p, state, row_offset, unbatched=input.dim() == 4)
     return input.copy_(result) if inplace else result
 
@@ -181,7 +188,7 @@ def drop_path(
     if is_ours(input):
         result = drop(input, p, state, row_offset, noise_shape)
     else:
-        result = input * F.dropout(input.new_ones(noise_shape), p)
+        result = input * torch_dropout(input.new_ones(noise_shape), p)
     return input.copy_(result) if inplace else result
 
 
@@ -206,7 +213,7 @@ def alpha_dropout(
     .. [1] Klambauer et al., "Self-normalizing neural networks", NIPS 30 (2017).
     """
     if not training or p == 0 or not is_ours(input):
-        return F.alpha_dropout(input, p, training, inplace)
+        return torch_alpha_dropout(input, p, training, inplace)
     result = _alpha(input, p, state, row_offset, None)
     return input.copy_(result) if inplace else result
 
@@ -222,7 +229,7 @@ def feature_alpha_dropout(
 ) -> Tensor:
     """`alpha_dropout` of whole channels of an input of shape (N, C, ...)."""
     if not training or p == 0 or not is_ours(input):
-        return F.feature_alpha_dropout(input, p, training, inplace)
+        return torch_feature_alpha_dropout(input, p, training, inplace)
     result = _alpha(input, p, state, row_offset, _channels(input))
     return input.copy_(result) if inplace else result
 
@@ -251,8 +258,16 @@ def _alpha(
 ) -> Tensor:
     if not 0.0 <= p <= 1.0:
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+    before, factor, dropped = _alpha_constants(p)
+    return drop(x + before, p, state, row_offset, noise_shape) * factor + dropped
+
+
+@when_traced
+def _alpha_constants(p: float) -> tuple[float, float, float]:
+    """What alpha dropout adds before dropout, multiplies by, and adds after it.
+
+    ``scale * x + shift`` is ``scale * (x + (shift - dropped) / scale) + dropped``, and dropout,
+    with a scale of its own, makes zeros of the first summand.
+    """
     _, scale, shift, dropped = alpha_constants(p, True, F64)
-    # scale * x + shift = scale * (x + (shift - dropped) / scale) + dropped, and dropout makes zeros
-    # of the first summand, with a scale of its own.
-    kept = drop(x + (shift - dropped) / scale, p, state, row_offset, noise_shape)
-    return kept * (scale * (1.0 - p) if p < 1.0 else 1.0) + dropped
+    return (shift - dropped) / scale, scale * (1.0 - p) if p < 1.0 else 1.0, dropped
