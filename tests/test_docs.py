@@ -15,7 +15,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 
-OPTIONAL = {"sklearn.md": "sklearn"}
+OPTIONAL = {"sklearn.md": "sklearn", "torch.md": "torch"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

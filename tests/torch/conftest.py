@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import types
+from collections.abc import Callable
+
 import pytest
 
 
@@ -11,3 +14,25 @@ def team_runner() -> None:
     from dropwise.torch._threads import share_threads
 
     share_threads()
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    """The names of the steps that were taken since the last call of this, in order."""
+    from dropwise.torch import _layers, _multihead_attention
+
+    taken: list[str] = []
+
+    def watch(module: types.ModuleType, name: str) -> None:
+        function = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *given: taken.append(name) or function(*given))
+
+    watch(_layers, "fused")
+    watch(_multihead_attention, "attend")
+
+    def take() -> list[str]:
+        names = list(taken)
+        taken.clear()
+        return names
+
+    return take

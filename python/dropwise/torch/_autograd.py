@@ -20,6 +20,7 @@ from torch._C._functorch import TransformType, is_legacy_batchedtensor
 from torch.autograd import forward_ad
 
 from dropwise import _memory
+from dropwise._arguments import as_offset
 from dropwise.random import STREAM_END
 from dropwise.torch import _ops, _streams, _tensors
 from dropwise.torch._tensors import PLAIN, Mask
@@ -67,6 +68,8 @@ def drop(
     if row_offset:
         offset = row_offset * math.prod((noise_shape or x.shape)[1:])
     if is_plain(x):
+        if offset:
+            offset = as_offset(offset, x.numel())
         key, stream = next_draw(state, row_offset)
         return _dropout_of_plain(x, Mask(p, key, stream, offset, noise_shape))
     if state is None:

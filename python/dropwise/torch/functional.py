@@ -128,7 +128,7 @@ def dropout1d(
     """`dropout` of whole channels of an input of shape (N, C, L) or (C, L)."""
     if not training or p == 0 or not is_ours(input):
         return torch_dropout1d(input, p, training, inplace)
-    torch_dropout1d(input, p, training=False)  # PyTorch's checks of the shape, and nothing else
+    torch_dropout1d(input, training=False)  # PyTorch's checks of the shape, and nothing else
     result = _drop_channels(input, p, state, row_offset, unbatched=input.dim() == 2)
     return input.copy_(result) if inplace else result
 
@@ -145,7 +145,7 @@ def dropout2d(
     """`dropout` of whole channels of an input of shape (N, C, H, W) or (N, C, L)."""
     if not training or p == 0 or not is_ours(input):
         return torch_dropout2d(input, p, training, inplace)
-    torch_dropout2d(input, p, training=False)  # as in `dropout1d`
+    torch_dropout2d(input, training=False)  # as in `dropout1d`
     result = _drop_channels(input, p, state, row_offset)
     return input.copy_(result) if inplace else result
 
@@ -162,7 +162,7 @@ def dropout3d(
     """`dropout` of whole channels of an input of shape (N, C, D, H, W) or (C, D, H, W)."""
     if not training or p == 0 or not is_ours(input):
         return torch_dropout3d(input, p, training, inplace)
-    torch_dropout3d(input, p, training=False)  # as in `dropout1d`
+    torch_dropout3d(input, training=False)  # as in `dropout1d`
     result = _drop_channels(input, p, state, row_offset, unbatched=input.dim() == 4)
     return input.copy_(result) if inplace else result
 
