@@ -132,7 +132,7 @@ def attention(width: int, rate: float) -> list[Contender]:
     layout = Layout(heads, True)
 
     def theirs(projected: Any, rate: float) -> Any:
-        q, k, v = layout.split([projected], 3)
+        q, k, v = layout.views([projected], 3)[0]
         y = torch.nn.functional.scaled_dot_product_attention(q, k, v, None, rate)
         return layout.join(y)
 

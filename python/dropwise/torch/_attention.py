@@ -7,7 +7,7 @@ passes between the steps stays in cache.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,16 +31,17 @@ class Layout(NamedTuple):
     heads: int
     batch_first: bool  # else the tensors are [length, batch, features]
 
-    def split(self, tensors: Sequence[Tensor], parts: int) -> list[Tensor]:
-        """Views [batch, heads, length, head size] of that many parts of equal width, which lie side
-        by side in the last dimension of one tensor or of several.
+    def views(self, tensors: Sequence[Tensor], parts: int) -> list[Tensor]:
+        """For each tensor a view [parts in it, batch, heads, length, head size].
+
+        That many parts of equal width lie side by side in the last dimension of the tensors.
         """
         width = sum(x.shape[-1] for x in tensors) // parts
-        found: list[Tensor] = []
+        found = []
         for x in tensors:
             sizes = x.shape[-1] // width, self.heads, width // self.heads
             x = torch.unflatten(x, -1, sizes)
-            found += x.permute(2, 0, 3, 1, 4) if self.batch_first else x.permute(2, 1, 3, 0, 4)
+            found.append(x.permute(2, 0, 3, 1, 4) if self.batch_first else x.permute(2, 1, 3, 0, 4))
         return found
 
     def join(self, x: Tensor) -> Tensor:
@@ -94,38 +95,45 @@ class _Steps:
         self.elements = self.queries * self.keys  # of a head
         self.bytes = (self.elements + 7) >> 3  # of its packed mask
 
-    def matrices(self, samples: int, rows: int, columns: int) -> Tensor:
-        """A matrix for each head of so many samples."""
-        return torch.from_numpy(_memory.empty((samples, self.heads, rows, columns), self.dtype))
+    def empty(self, *shape: int) -> Tensor:
+        """Memory of that shape, in the dtype of the computation."""
+        return torch.from_numpy(_memory.empty(shape, self.dtype))
 
-    def pieces(self) -> list[tuple[slice, int]]:
-        """The samples of each piece, and how many matrices these have."""
-        starts = range(0, self.batch, self.samples)
-        ends = [min(start + self.samples, self.batch) for start in starts]
-        return [(slice(a, b), (b - a) * self.heads) for a, b in zip(starts, ends, strict=True)]
+    def empty_piece(self, view: Tensor) -> Tensor:
+        """Memory for a piece of a view from `Layout.views`, in C order."""
+        return self.empty(len(view), self.samples, *view.shape[2:])
 
-    def runs(self, piece: slice) -> list[tuple[slice, slice, slice]]:
+    def pieces(self, *views: Tensor) -> Iterator[tuple[int, int, tuple[Tensor, ...]]]:
+        """First sample and number of samples of each piece, and those of the views."""
+        parts = [view.split(self.samples, dim=-4) for view in views]  # type: ignore[no-untyped-call]
+        for i, piece in enumerate(zip(*parts, strict=True)):
+            yield i * self.samples, piece[0].shape[-4], piece
+
+    def runs(self, first: int, samples: int) -> list[tuple[slice, slice, slice]]:
         """Runs of elements in a piece whose mask starts with a whole byte.
 
         For each the elements counted within the piece, those counted from the first sample on, and
         the bytes of its mask.
         """
-        first, end = piece.start * self.heads, piece.stop * self.heads
-        step = 1 if self.elements % 8 else end - first
-        found = []
-        for head in range(first, end, step):
-            found.append(
-                (
-                    _run(head - first, step, self.elements),
-                    _run(head, step, self.elements),
-                    _run(head, step, self.bytes),
-                )
+        start, end = first * self.heads, (first + samples) * self.heads
+        step = 1 if self.elements % 8 else end - start
+        return [
+            (
+                _run(head - start, step, self.elements),
+                _run(head, step, self.elements),
+                _run(head, step, self.bytes),
             )
-        return found
+            for head in range(start, end, step)
+        ]
 
 
 def _run(first: int, heads: int, size: int) -> slice:
     return slice(first * size, (first + heads) * size)
+
+
+def _first(x: Tensor, samples: int) -> Tensor:
+    """That many samples of memory for a piece."""
+    return x if samples == x.shape[-4] else x.narrow(-4, 0, samples)
 
 
 def _products(a: Tensor, b: Tensor, out: Tensor, skip: str = "") -> list[Product]:
@@ -146,33 +154,35 @@ class _Attention(torch.autograd.Function):
         blank: Tensor | None,
         *projected: Tensor,
     ) -> Tensor:
-        parts = layout.split([x.detach() for x in projected], 3)
-        steps = _Steps(*parts[:2])
+        inputs = layout.views([x.detach() for x in projected], 3)
+        steps = _Steps(*_parts(inputs)[:2])
         shape = (steps.batch, steps.heads, steps.queries, steps.keys)
-        probabilities = steps.matrices(steps.batch, *shape[2:])
+        probabilities = steps.empty(*shape)
         bits = _memory.empty_bits(8 * steps.batch * steps.heads * steps.bytes)
         scale = rate_and_scale(mask.rate, "inverted", True, steps.dtype)[1]
         result = projected[0].new_empty((*projected[0].shape[:2], steps.heads * steps.size))
-        (out,) = layout.split([result], 1)
 
-        q, k, v = (steps.matrices(steps.samples, *x.shape[2:]) for x in parts)
-        scores, y = steps.matrices(steps.samples, *shape[2:]), torch.empty_like(q)
+        loaded = [steps.empty_piece(view) for view in inputs]
+        q, k, v = _parts(loaded)
+        scores, y = steps.empty(steps.samples, *shape[1:]), torch.empty_like(q)
         first = _products(q, k.mT, scores)
         second = _products(scores, v, y, skip="a")
         of_all, of_piece = probabilities.numpy().reshape(-1), scores.numpy().reshape(-1)
         backend = active()
-        for piece, matrices in steps.pieces():
-            n = piece.stop - piece.start
-            for part, x in zip(parts, (q, k, v), strict=True):
-                x[:n].copy_(part[piece])
+        views = (probabilities, *layout.views([result], 1), *inputs)
+        for start, n, (p, out, *given) in steps.pieces(*views):
+            for memory, view in zip(loaded, given, strict=True):
+                _first(memory, n).copy_(view)
             q.mul_(steps.alpha)
-            backend.multiply(first[:matrices])
+            backend.multiply(first[: n * steps.heads])
+            s = _first(scores, n)
             if additive is not None:
-                scores[:n].add_(additive.expand(shape)[piece])
-            torch.softmax(scores[:n], -1, out=probabilities[piece])
+                s.add_(additive.expand(shape)[start : start + n])
+            torch.softmax(s, -1, out=p)
             if blank is not None:
-                probabilities[piece].masked_fill_(blank.expand(shape)[piece], 0.0)
-            for here, there, packed in steps.runs(piece):
+                p.masked_fill_(blank.expand(shape)[start : start + n], 0.0)
+            for here, there, packed in steps.runs(start, n):
+                offset = mask.offset + there.start
                 backend.dropout_forward(
                     of_all[there],
                     of_piece[here],
@@ -181,10 +191,10 @@ class _Attention(torch.autograd.Function):
                     scale,
                     mask.key,
                     mask.stream,
-                    mask.offset + there.start,
+                    offset,
                 )
-            backend.multiply(second[:matrices])
-            out[piece].copy_(y[:n])
+            backend.multiply(second[: n * steps.heads])
+            out[0].copy_(_first(y, n))
         ctx.layout, ctx.scale = layout, scale
         ctx.save_for_backward(additive, blank, probabilities, torch.from_numpy(bits), *projected)
         return result
@@ -201,16 +211,15 @@ class _Attention(torch.autograd.Function):
                 dy,
             )
             return None, None, None, None, *gradients
-        parts = layout.split(projected, 3)
-        (dout,) = layout.split([dy], 1)
-        steps = _Steps(*parts[:2])
         gradients = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in projected]
-        of_parts = layout.split(gradients, 3)
+        inputs = [*layout.views(projected, 3), *layout.views([dy], 1)]
+        outputs = layout.views(gradients, 3)
+        steps = _Steps(*_parts(inputs)[:2])
 
-        inputs = (*parts, dout)
-        q, k, v, dz = (steps.matrices(steps.samples, *x.shape[2:]) for x in inputs)
-        dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
-        dropped = steps.matrices(steps.samples, steps.queries, steps.keys)
+        loaded = [steps.empty_piece(view) for view in inputs]
+        stored = [torch.empty_like(memory) for memory in loaded[:-1]]
+        (q, k, v, dz), (dq, dk, dv) = _parts(loaded), _parts(stored)
+        dropped = steps.empty(steps.samples, steps.heads, steps.queries, steps.keys)
         dp = torch.empty_like(dropped)
         for_dv = _products(dropped.mT, dz, dv, skip="a")
         for_dp = _products(dz, v.mT, dp)
@@ -219,26 +228,28 @@ class _Attention(torch.autograd.Function):
         of_all, of_piece = probabilities.numpy().reshape(-1), dropped.numpy().reshape(-1)
         packed_bits = bits.numpy()
         backend = active()
-        for piece, matrices in steps.pieces():
-            n = piece.stop - piece.start
-            for part, x in zip(inputs, (q, k, v, dz), strict=True):
-                x[:n].copy_(part[piece])
+        count = len(inputs)
+        for start, n, (p, *views) in steps.pieces(probabilities, *inputs, *outputs):
+            for memory, view in zip(loaded, views[:count], strict=True):
+                _first(memory, n).copy_(view)
             q.mul_(steps.alpha)
             k.mul_(steps.alpha)
-            for here, there, packed in steps.runs(piece):
+            for here, there, packed in steps.runs(start, n):
                 backend.apply_bits(of_all[there], of_piece[here], packed_bits[packed], scale)
-            start = piece.start * steps.heads
-            for head, product in enumerate(for_dp[:matrices], start):
-                product.bits = packed_bits[head * steps.bytes : (head + 1) * steps.bytes]
-                product.scale = scale
+            matrices = n * steps.heads
+            for head, product in enumerate(for_dp[:matrices], start * steps.heads):
+                product.bits, product.scale = packed_bits[_run(head, 1, steps.bytes)], scale
             backend.multiply(for_dv[:matrices] + for_dp[:matrices])
-            torch._softmax_backward_data(
-                dp[:n], probabilities[piece], -1, dp.dtype, grad_input=ds[:n]
-            )
+            torch._softmax_backward_data(_first(dp, n), p, -1, dp.dtype, grad_input=_first(ds, n))
             backend.multiply(for_dq[:matrices] + for_dk[:matrices])
-            for part, x in zip(of_parts, (dq, dk, dv), strict=True):
-                part[piece].copy_(x[:n])
+            for view, memory in zip(views[count:], stored, strict=True):
+                view.copy_(_first(memory, n))
         return None, None, None, None, *gradients
+
+
+def _parts(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """All parts of views from `Layout.views`."""
+    return [part for x in tensors for part in x.unbind()]
 
 
 _apply: Callable[..., Tensor] = _Attention.apply
@@ -253,7 +264,7 @@ def _masked(
     projected: Sequence[Tensor],
 ) -> Tensor:
     """The same from PyTorch's functions, with a known mask."""
-    q, k, v = layout.split(projected, 3)
+    q, k, v = _parts(layout.views(projected, 3))
     steps = _Steps(q, k)
     wide = torch.float64 if q.dtype == torch.float64 else torch.float32
     scores = (q.to(wide) * steps.alpha) @ k.to(wide).mT

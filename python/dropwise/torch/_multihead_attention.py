@@ -188,7 +188,8 @@ class MultiheadAttention(Seeded, nn.MultiheadAttention):
         e, bias = self.embed_dim, self.in_proj_bias
         if self.in_proj_weight is not None and query is key and key is value:
             return [F.linear(query, self.in_proj_weight, bias)]
-        inputs, sizes = (query, key, value), [e, e, e]
+        inputs: tuple[Tensor, ...] = (query, key, value)
+        sizes = [e, e, e]
         if self.in_proj_weight is None:
             weights = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
         else:
