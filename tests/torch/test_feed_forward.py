@@ -21,6 +21,12 @@ from dropwise.torch import _feed_forward as module
 TOLERANCE = 2e-6  # of the norm: float32 sums of at most 200 terms
 
 
+@pytest.fixture(autouse=True)
+def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of any size are one step."""
+    monkeypatch.setattr(module, "_WORTH", 0)
+
+
 @pytest.fixture
 def fused_calls(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """How often the layers were computed as one step since the last call of this."""
@@ -348,6 +354,20 @@ def test_layers_are_called_one_by_one_if_that_may_differ(reason, fused_calls):
             handle.remove()
     assert fused_calls() == 0
     assert torch.equal(y, expected)
+
+
+@pytest.mark.parametrize("rows", [1, 1000])
+def test_little_work_is_left_to_the_layers(rows, monkeypatch):
+    monkeypatch.undo()
+    calls = []
+    fused = module.fused
+    monkeypatch.setattr(module, "fused", lambda *given: calls.append(1) or fused(*given))
+    layers = layers_of()
+    torch.manual_seed(1)
+    y = dt.feed_forward(torch.ones(rows, 48), *layers)
+    torch.manual_seed(1)
+    assert_close(y.detach(), one_by_one(torch.ones(rows, 48), layers).double().detach())
+    assert len(calls) == (rows > 1)
 
 
 def test_autocast_computes_the_layers_in_16_bits(fused_calls):

@@ -21,8 +21,13 @@ from dropwise._dtypes import F32, F64, rate_and_scale
 from dropwise.torch._eager import differentiable_gradients
 from dropwise.torch._tensors import Mask
 
-# Samples at a time for each thread, if there are several: a change of threads costs some 5 us.
-_SAMPLES_PER_THREAD = 2
+# Probabilities that go through all steps together, for each thread: 256 KiB stay in cache, and one
+# sample may be too few for the time of the calls.  With several threads twice as many, since each
+# step costs them 5 us.
+_PIECE = 1 << 16
+
+# Probabilities of a head up to which PyTorch's products of many matrices take less time.
+_SMALL = 1 << 13
 
 
 class Layout(NamedTuple):
@@ -72,7 +77,7 @@ def attend(
 
     Notes
     -----
-    The result does not depend on the number of threads.
+    The mask does not depend on the number of threads, and the result only by rounding.
     """
     blank = None
     if additive is not None:
@@ -89,10 +94,11 @@ class _Steps:
         self.keys = k.shape[2]
         self.alpha: float = self.size**-0.5
         self.dtype = F64 if q.dtype == torch.float64 else F32
-        threads = torch.get_num_threads()
-        wanted = 1 if threads == 1 else _SAMPLES_PER_THREAD * threads
-        self.samples = max(1, min(self.batch, wanted))  # of a piece; the last one may have fewer
         self.elements = self.queries * self.keys  # of a head
+        threads = torch.get_num_threads()
+        wanted = _PIECE * (1 if threads == 1 else 2 * threads)
+        samples = wanted // (self.heads * self.elements)
+        self.samples = max(1, min(self.batch, samples))  # of a piece; the last one may have fewer
         self.bytes = (self.elements + 7) >> 3  # of its packed mask
 
     def empty(self, *shape: int) -> Tensor:
@@ -136,10 +142,28 @@ def _first(x: Tensor, samples: int) -> Tensor:
     return x if samples == x.shape[-4] else x.narrow(-4, 0, samples)
 
 
-def _products(a: Tensor, b: Tensor, out: Tensor, skip: str = "") -> list[Product]:
-    """``out = a @ b`` for each head of each sample."""
-    x, y, z = a.numpy(), b.numpy(), out.numpy()
-    return [Product(x[i], y[i], z[i], skip=skip) for i in np.ndindex(x.shape[:2])]
+class _Products:
+    """``out = a @ b`` for each head of a piece, past the zeros of `a` if `skip` says so.
+
+    Small matrices are PyTorch's, all heads in one call.
+    """
+
+    def __init__(self, steps: _Steps, a: Tensor, b: Tensor, out: Tensor, skip: str = "") -> None:
+        self._heads = steps.heads
+        self._products: list[Product] = []
+        self._matrices = tuple(x.flatten(0, 1) for x in (a, b, out))
+        if steps.elements >= _SMALL:
+            x, y, z = (matrices.numpy() for matrices in self._matrices)
+            self._products = [Product(*given, skip=skip) for given in zip(x, y, z, strict=True)]
+
+    def compute(self, samples: int) -> None:
+        """The products of the first samples of the piece."""
+        n = samples * self._heads
+        if self._products:
+            active().multiply(self._products[:n])
+        else:
+            a, b, out = (x if len(x) == n else x[:n] for x in self._matrices)
+            torch.bmm(a, b, out=out)
 
 
 class _Attention(torch.autograd.Function):
@@ -165,8 +189,8 @@ class _Attention(torch.autograd.Function):
         loaded = [steps.empty_piece(view) for view in inputs]
         q, k, v = _parts(loaded)
         scores, y = steps.empty(steps.samples, *shape[1:]), torch.empty_like(q)
-        first = _products(q, k.mT, scores)
-        second = _products(scores, v, y, skip="a")
+        to_scores = _Products(steps, q, k.mT, scores)
+        to_result = _Products(steps, scores, v, y, skip="a")
         of_all, of_piece = probabilities.numpy().reshape(-1), scores.numpy().reshape(-1)
         backend = active()
         views = (probabilities, *layout.views([result], 1), *inputs)
@@ -174,7 +198,7 @@ class _Attention(torch.autograd.Function):
             for memory, view in zip(loaded, given, strict=True):
                 _first(memory, n).copy_(view)
             q.mul_(steps.alpha)
-            backend.multiply(first[: n * steps.heads])
+            to_scores.compute(n)
             s = _first(scores, n)
             if additive is not None:
                 s.add_(additive.expand(shape)[start : start + n])
@@ -193,7 +217,7 @@ class _Attention(torch.autograd.Function):
                     mask.stream,
                     offset,
                 )
-            backend.multiply(second[: n * steps.heads])
+            to_result.compute(n)
             out[0].copy_(_first(y, n))
         ctx.layout, ctx.scale = layout, scale
         ctx.save_for_backward(additive, blank, probabilities, torch.from_numpy(bits), *projected)
@@ -221,11 +245,12 @@ class _Attention(torch.autograd.Function):
         (q, k, v, dz), (dq, dk, dv) = _parts(loaded), _parts(stored)
         dropped = steps.empty(steps.samples, steps.heads, steps.queries, steps.keys)
         dp = torch.empty_like(dropped)
-        for_dv = _products(dropped.mT, dz, dv, skip="a")
-        for_dp = _products(dz, v.mT, dp)
-        ds = dropped  # whose values for_dv has read
-        for_dq, for_dk = _products(ds, k, dq), _products(ds.mT, q, dk)
-        of_all, of_piece = probabilities.numpy().reshape(-1), dropped.numpy().reshape(-1)
+        ds = dropped  # once to_dv has read it
+        to_dv = _Products(steps, dropped.mT, dz, dv, skip="a")
+        to_dp = _Products(steps, dz, v.mT, dp)
+        to_dq, to_dk = _Products(steps, ds, k, dq), _Products(steps, ds.mT, q, dk)
+        of_all = probabilities.numpy().reshape(-1)
+        of_dropped, of_dp = dropped.numpy().reshape(-1), dp.numpy().reshape(-1)
         packed_bits = bits.numpy()
         backend = active()
         count = len(inputs)
@@ -234,14 +259,14 @@ class _Attention(torch.autograd.Function):
                 _first(memory, n).copy_(view)
             q.mul_(steps.alpha)
             k.mul_(steps.alpha)
+            to_dp.compute(n)
             for here, there, packed in steps.runs(start, n):
-                backend.apply_bits(of_all[there], of_piece[here], packed_bits[packed], scale)
-            matrices = n * steps.heads
-            for head, product in enumerate(for_dp[:matrices], start * steps.heads):
-                product.bits, product.scale = packed_bits[_run(head, 1, steps.bytes)], scale
-            backend.multiply(for_dv[:matrices] + for_dp[:matrices])
+                backend.apply_bits(of_all[there], of_dropped[here], packed_bits[packed], scale)
+                backend.apply_bits(of_dp[here], of_dp[here], packed_bits[packed], scale)
+            to_dv.compute(n)
             torch._softmax_backward_data(_first(dp, n), p, -1, dp.dtype, grad_input=_first(ds, n))
-            backend.multiply(for_dq[:matrices] + for_dk[:matrices])
+            to_dq.compute(n)
+            to_dk.compute(n)
             for view, memory in zip(views[count:], stored, strict=True):
                 view.copy_(_first(memory, n))
         return None, None, None, None, *gradients

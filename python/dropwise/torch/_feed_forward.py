@@ -29,6 +29,9 @@ from dropwise.torch._eager import (
 from dropwise.torch._tensors import Mask
 from dropwise.torch.modules import Dropout
 
+# Multiplications in the first product from which on one step takes less time than its layers.
+_WORTH = 1 << 19
+
 
 def feed_forward(x: Tensor, *layers: nn.Module) -> Tensor:
     """Linear layers with ReLU and dropout between them, in less time the more is dropped.
@@ -56,10 +59,10 @@ def feed_forward(x: Tensor, *layers: nn.Module) -> Tensor:
     A unit that is zero contributes nothing to the next layer, not even NaN where a weight is
     infinite.
 
-    The layers are called one by one unless they are exactly `torch.nn.Linear` and
-    `dropwise.torch.Dropout` in training, without hooks, parametrizations or compiled forwards, and
-    tensors are float32 on the CPU, under no autocast, compiler, tracer or transform of
-    `torch.func`.
+    The layers are called one by one if there is little to compute, and unless they are exactly
+    `torch.nn.Linear` and `dropwise.torch.Dropout` in training, without hooks, parametrizations or
+    compiled forwards, and tensors are float32 on the CPU, under no autocast, compiler, tracer or
+    transform of `torch.func`.
 
     Examples
     --------
@@ -84,8 +87,10 @@ def feed_forward(x: Tensor, *layers: nn.Module) -> Tensor:
     return x
 
 
-def can_fuse(x: Tensor, layers: Sequence[nn.Module]) -> bool:
-    """Whether `fused` computes what the layers would, called one by one with ReLU between them."""
+def can_fuse(x: Tensor, layers: Sequence[Any]) -> bool:
+    """Whether `fused` computes what the layers would, called one by one with ReLU between them, and
+    in less time.
+    """
     if not is_plain(x, (torch.float32,)) or x.dim() == 0 or not is_eager(x):
         return False
     if torch.is_autocast_enabled("cpu"):
@@ -100,6 +105,8 @@ def can_fuse(x: Tensor, layers: Sequence[nn.Module]) -> bool:
         if weight.shape[1:] != (features,):
             return False
         features = len(weight)
+    if x.numel() * len(layers[0].weight) < _WORTH:
+        return False
     return all(
         type(layer) is Dropout and layer.training and 0.0 <= layer.p <= 1.0 and is_bare(layer)
         for layer in layers[1::2]

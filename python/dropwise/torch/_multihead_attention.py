@@ -31,9 +31,9 @@ class MultiheadAttention(Seeded, nn.MultiheadAttention):
 
     Notes
     -----
-    The mask is that of the probabilities [batch, heads, queries, keys]; the result does not depend
-    on the number of threads.  Masks for attention, causal or not, and for padded keys are those of
-    the base class, and a query that may attend to no key gets zeros there, too.
+    The mask of the dropout is that of the probabilities, [batch, heads, queries, keys].  Masks for
+    attention, causal or not, and for padded keys are those of the base class, and a query that may
+    attend to no key gets zeros, as it does there.
 
     The base class computes in eval mode and without dropout; with ``need_weights=True``,
     ``add_bias_kv`` or ``add_zero_attn``; for a mask that needs a gradient, or masks of unlike
