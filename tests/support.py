@@ -13,6 +13,8 @@ import pytest
 
 # CI sets it: there, a test that cannot run is a failure and not a line nobody reads.
 REQUIRE_ALL = os.environ.get("DROPWISE_REQUIRE_ALL") == "1"
+# What the extra `test` brings for one version of Python only, because it is large.
+ONE_PYTHON = {"torch": (3, 11)}
 
 
 def missing(reason: str) -> None:
@@ -27,6 +29,12 @@ def missing(reason: str) -> None:
 
 def require(module: str) -> types.ModuleType:
     """Import an optional module, or skip.  A module that is there but broken is an error."""
+    python = ONE_PYTHON.get(module)
+    if python not in (None, sys.version_info[:2]) and importlib.util.find_spec(module) is None:
+        wanted = ".".join(map(str, python))
+        pytest.skip(
+            f"{module} is NOT tested: it comes with Python {wanted}", allow_module_level=True
+        )
     parent = module.rpartition(".")[0]
     if (parent and importlib.util.find_spec(parent) is None) or (
         importlib.util.find_spec(module) is None

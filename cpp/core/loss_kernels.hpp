@@ -9,10 +9,13 @@
 
 namespace dropwise {
 
-// What a softmax of one row leaves.
-struct SoftmaxRow {
-    double top;    // the largest score; undefined if one is NaN
-    double total;  // the sum of exp(score - top), which is NaN then
+// Rows of one call at most.
+constexpr std::size_t kSoftmaxRows = 32;
+
+// What a softmax of some rows leaves, for each of them.
+struct SoftmaxRows {
+    double top[kSoftmaxRows];        // the largest score; undefined if one is NaN
+    double log_total[kSoftmaxRows];  // log(sum of exp(score - top)), which is NaN then
 };
 
 // On rows of n >= 1 elements in C order.  Computed in double, in an order that n alone decides, so
@@ -20,7 +23,7 @@ struct SoftmaxRow {
 template <class T>
 struct LossKernels {
     // p = exp(x - top) / total.
-    void (*softmax)(std::size_t rows, std::size_t n, const T* x, T* p, SoftmaxRow* found);
+    void (*softmax)(std::size_t rows, std::size_t n, const T* x, T* p, SoftmaxRows& found);
 };
 
 }  // namespace dropwise

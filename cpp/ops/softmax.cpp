@@ -1,7 +1,6 @@
 #include "ops/softmax.hpp"
 
 #include <algorithm>
-#include <cmath>
 
 #include "core/dispatch.hpp"
 #include "core/threads.hpp"
@@ -20,7 +19,7 @@ const LossKernels<T>& loss_kernels() {
         return kernels().losses_f64;
 }
 
-constexpr std::size_t kRows = 32;  // that a task takes
+constexpr std::size_t kRows = kSoftmaxRows;  // that a task takes
 
 // Calls body(first, end) for rows from `first` to `end` <= first + kRows, until all are done.
 template <class T, class Body>
@@ -43,6 +42,15 @@ std::size_t first_largest(std::size_t n, const T* x) {
     return best;
 }
 
+// Whether element `at` is the first that is `top`.
+template <class T>
+bool is_first(std::size_t at, const T* x, T top) {
+    if (x[at] != top) return false;
+    for (std::size_t i = 0; i < at; ++i)
+        if (x[i] == top) return false;
+    return true;
+}
+
 }  // namespace
 
 template <class T>
@@ -51,17 +59,16 @@ void softmax_cross_entropy(const Classified<T>& x, T* probabilities, double* los
     const LossKernels<T>& kern = loss_kernels<T>();
     const std::size_t n = x.classes;
     for_each_rows(x, kSoftmaxCost, [&](std::size_t first, std::size_t end) {
-        SoftmaxRow found[kRows];
+        SoftmaxRows found;
         kern.softmax(end - first, n, x.scores + first * n, probabilities + first * n, found);
         for (std::size_t i = first; i < end; ++i) {
             const T* const scores = x.scores + i * n;
             const auto label = static_cast<std::size_t>(x.labels[i]);
-            const SoftmaxRow row = found[i - first];
-            const auto own = static_cast<double>(scores[label]);
-            losses[i] = std::log(row.total) - (own - row.top);
-            // If the label's score is not the largest, no search is needed.
-            const bool smaller = row.total == row.total && own < row.top;
-            correct[i] = !smaller && first_largest(n, scores) == label;
+            const double top = found.top[i - first], log_total = found.log_total[i - first];
+            losses[i] = log_total - (static_cast<double>(scores[label]) - top);
+            // A sum that is NaN says nothing of the largest.
+            correct[i] = log_total == log_total ? is_first(label, scores, static_cast<T>(top))
+                                                : first_largest(n, scores) == label;
         }
     });
 }

@@ -19,6 +19,7 @@ from dropwise.random import KEY_END, MASK_CONTRACT, STREAM_END, MaskStreams
 
 _SCALINGS = ("inverted", "vanilla")
 _DATA_FORMATS = ("channels_last", "channels_first")
+_INT64 = np.dtype(np.int64)
 
 
 def check_rate(rate: float) -> float:
@@ -185,7 +186,7 @@ def is_real(dtype: np.dtype[Any]) -> bool:
 
 def as_real_array(x: Any, name: str) -> Array:
     """`x` as an array of real numbers in native byte order."""
-    if type(x) is np.ndarray and x.dtype in STANDARD:
+    if type(x) is np.ndarray and (x.dtype in STANDARD or x.dtype is _INT64):
         return x
     array = as_plain_array(x, name)
     if not is_real(array.dtype):

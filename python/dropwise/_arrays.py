@@ -82,34 +82,38 @@ def unpack_bits(bits: Bits, shape: tuple[int, ...]) -> NDArray[np.bool_]:
 
 def apply_dropout(x: Array, out: Array | None, bits: Bits | None, noise: NoiseSpec) -> Array:
     """Dropout of an array from `as_input`; the packed mask goes to `bits` if given."""
+    constants = noise.shift or noise.dropped
     if noise.noise_shape is None and has_kernel(x.dtype):
-        if bits is None and (noise.shift or noise.dropped):
+        if bits is None and constants:
             bits = _memory.empty_bits(x.size)
         y = _elementwise(x, out, functools.partial(_dropout_kernel, bits, noise))
-        return add_constants(y, bits, noise)
-    size = x.size if noise.noise_shape is None else math.prod(noise.noise_shape)
-    made = make_bits(size, noise.rate, noise.key, noise.stream, noise.offset)
-    if bits is not None:
-        bits[...] = made
-    y = apply_mask(x, out, made, noise.scale, noise.noise_shape)
-    return add_constants(y, made, noise)
+    else:
+        size = x.size if noise.noise_shape is None else math.prod(noise.noise_shape)
+        made = make_bits(size, noise.rate, noise.key, noise.stream, noise.offset)
+        if bits is None:
+            bits = made
+        else:
+            bits[...] = made
+        y = apply_mask(x, out, made, noise.scale, noise.noise_shape)
+    if constants:
+        assert bits is not None
+        _add_constants(y, bits, noise)
+    return y
 
 
 def _dropout_kernel(bits: Bits | None, noise: NoiseSpec, x: Array, out: Array) -> None:
-    rate, scale, key, stream, offset = noise[:5]
+    rate, scale, key, stream, offset, _, _, _ = noise
     active().dropout_forward(x, out, bits, rate, scale, key, stream, offset)
 
 
-def add_constants(y: Array, bits: Bits | None, noise: NoiseSpec) -> Array:
+def _add_constants(y: Array, bits: Bits, noise: NoiseSpec) -> None:
     """Add ``noise.shift`` to what the packed mask keeps, ``noise.dropped`` to the zeros."""
-    if bits is not None and (noise.shift or noise.dropped):
-        shape = y.shape if noise.noise_shape is None else noise.noise_shape
-        # A byte of the mask stands for eight constants, which are copied as one.
-        of_bytes = np.array([noise.dropped, noise.shift], y.dtype)[_BITS_OF_BYTES]
-        constants = of_bytes.take(bits, axis=0).reshape(-1)[: math.prod(shape)].reshape(shape)
-        with np.errstate(over="ignore"):
-            np.add(y, constants, out=y)
-    return y
+    shape = y.shape if noise.noise_shape is None else noise.noise_shape
+    # A byte of the mask stands for eight constants, which are copied as one.
+    of_bytes = np.array([noise.dropped, noise.shift], y.dtype)[_BITS_OF_BYTES]
+    constants = of_bytes.take(bits, axis=0).reshape(-1)[: math.prod(shape)].reshape(shape)
+    with np.errstate(over="ignore"):  # as the kernels do
+        np.add(y, constants, out=y)
 
 
 def apply_mask(
@@ -269,3 +273,11 @@ def sum_rows(x: Array) -> Array:
     """The sum of a matrix's rows, as a product: several times faster than NumPy's sum of axis 0."""
     total: Array = product(np.ones((1, len(x)), x.dtype), x, x.dtype)[0]
     return total
+
+
+def add_scaled(x: Array, factor: float, other: Array) -> None:
+    """``x += factor * other`` in one pass; both C-contiguous, of one shape and float dtype."""
+    if x.dtype.itemsize < 4:
+        x += factor * other
+    else:
+        active().sgd_step(x, other, None, (-factor, 0.0, False, 0.0))

@@ -1,7 +1,7 @@
 """The update rules of the optimizers, on arrays that are given.
 
 A rule changes `p` and what it keeps beside it, in place, in one pass.  All arrays of a call are
-1-D, C-contiguous, of one dtype (float32 or float64) and one size, and share no memory.  Nothing
+C-contiguous, of one dtype (float32 or float64) and one size, and share no memory.  Nothing
 here checks or remembers; the backends compute.
 """
 

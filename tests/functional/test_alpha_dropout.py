@@ -94,6 +94,14 @@ def test_what_is_not_finite_is_dropped_to_the_constant_and_kept_as_it_is():
         np.testing.assert_array_equal(y, np.where(mask, value, np.float32(noise.dropped)))
 
 
+def test_a_sum_that_float16_cannot_hold_is_infinite_and_no_warning():
+    x = np.arange(2048, 16384, 8, dtype=np.float16)
+    noise = _arrays.alpha_noise(0.998, x.dtype, KEY)._replace(rate=0.0)  # all are kept
+    products = _arrays.apply_dropout(x, None, None, noise.of_gradient)
+    sums = _arrays.apply_dropout(x, None, None, noise)
+    assert np.isfinite(products).sum() > np.isfinite(sums).sum() > 0
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_rate_0_and_inference_are_the_identity_and_rate_1_gives_zeros(dtype):
     x, dtype = sample((9, 7), dtype), np.dtype(dtype)

@@ -146,17 +146,35 @@ def test_an_input_that_is_refused_takes_no_stream():
     assert layer.state_dict()["next_stream"] == 0
 
 
-def test_gradients_may_be_what_goes_in():
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("size", "rate"), [(6, 0.5), (300, 0.5), (300, 0.1)])
+def test_gradients_may_be_what_goes_in(dtype, size, rate):
     """The gradients of the last backward as x, and as dy."""
-    layer, reference = make(6, 6), make(6, 6)
-    x = numbers(6, 6)
+    layer, reference = (make(size, size, rate, dtype=dtype) for _ in range(2))
+    x = values((size, size), "float64", 6) / 8
     for each in (layer, reference):
-        each.backward(each.forward(x))
+        each.forward(x)
+        each.backward(x)
     g = layer.grad_weight
+    g /= size  # so that float16 can hold what follows
     copied = g.copy()
     np.testing.assert_array_equal(layer.forward(g), reference.forward(copied))
-    np.testing.assert_array_equal(layer.backward(g), reference.backward(copied))
+    np.testing.assert_array_equal(layer.backward(g), reference.backward(copied.copy()))
     np.testing.assert_array_equal(layer.gradients, reference.gradients)
+
+
+def test_without_skipping_zeros_products_are_ieee():
+    layer = make(64, 64, 0.9, skip_zeros=False)
+    x, dy = np.zeros((70, 64)), np.zeros((70, 64))
+    x[3, 5], dy[4, 6] = np.nan, np.inf
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(layer.forward(x)[3]).all()
+        dx = layer.backward(dy)
+    assert np.isnan(dx[4]).any()  # infinity times the weights that were dropped
+    kept_of_x, kept_of_dy = layer.mask[5], layer.mask[:, 6]
+    assert np.isnan(layer.grad_weight[5][kept_of_x]).all()
+    assert np.isnan(layer.grad_weight[:, 6][kept_of_dy]).all()
+    assert not layer.grad_weight[~layer.mask].any()
 
 
 def test_a_network_gives_what_its_layers_give_one_by_one_and_is_saved():

@@ -10,6 +10,9 @@ import math
 import ml_dtypes
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
 
 import dropwise as dw
 from dropwise.random import key_from_seed
@@ -103,6 +106,22 @@ def test_the_mask_is_that_of_dropout_with_a_noise_shape(name, shape, save_mask):
             assert_same_bits(y, z)
             assert_same_bits(layer.backward(x), twin.backward(x))
         assert layer.state_dict() == twin.state_dict()
+
+
+@given(
+    st.sampled_from(sorted(LAYERS)),
+    npst.array_shapes(min_dims=2, max_dims=6, min_side=0, max_side=5),
+    st.sampled_from([0.0, 2.0**-30, 0.1, 1 / 3, 0.5, 0.75, 0.999, 1.0]),
+    st.booleans(),
+)
+def test_any_shape_and_rate(name, shape, rate, save_mask):
+    layer = make(name, rate, save_mask=save_mask)
+    x = numbers(*shape)
+    mask = mask_of(name, shape, rate)
+    want = expected(name, x, mask, rate)
+    np.testing.assert_allclose(layer.forward(x), want, rtol=1e-12, atol=1e-12)
+    factor = line(name, rate)[0]
+    np.testing.assert_allclose(layer.backward(x), np.where(mask, factor * x, 0), rtol=1e-12)
 
 
 def test_the_classes_drop_what_their_names_say(name):

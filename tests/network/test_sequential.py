@@ -36,6 +36,18 @@ def test_layers_that_do_not_fit_are_an_error_at_once():
         dw.Sequential([3])
 
 
+class FirstHalf(dw.Dropout):
+    """A subclass whose result has another shape."""
+
+    def forward(self, x, training=True):
+        return x[:, : x.shape[1] // 2]
+
+
+def test_a_subclass_may_change_the_columns():
+    net = dw.Sequential([dw.Dense(3, 8), FirstHalf(), dw.Dense(4, 5)])
+    assert net.forward(sample(2, 3)).shape == (2, 5)
+
+
 def test_a_layer_that_is_there_twice_is_an_error_at_once():
     drop = dw.Dropout(0.5)
     with pytest.raises(ValueError, match=r"Dropout\(rate=0.5\) is in the network twice"):

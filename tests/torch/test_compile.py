@@ -142,7 +142,7 @@ def test_checkpointing_of_a_seed_inside_a_compiled_function_is_refused():
     call = compiled(lambda x: checkpoint(lambda x: drop(x).sin(), x, use_reentrant=False))
     y = call(X.clone().requires_grad_())
     # PyTorch says the same, where it compares the version of the state first.
-    with pytest.raises(RuntimeError, match="activation checkpointing|modified by an inplace"):
+    with pytest.raises(RuntimeError, match=r"activation checkpointing|modified by an inplace"):
         y.sum().backward()
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import concurrent.futures
 import copy
 import io
+import json
+import os
 import pickle
-import socket
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 import dropwise as dw
-from support import require, run_python
+from support import require
 
 torch = require("torch")
 from torch import nn
@@ -205,50 +208,64 @@ def test_workers_of_a_data_loader_have_masks_of_their_own():
     assert [tuple(row.tolist()) for row in loader] == rows
 
 
-# Two processes with DistributedDataParallel over gloo.
-RANKS = """
-import os, sys, torch, torch.distributed as dist, torch.multiprocessing as mp
+def test_ranks_have_masks_of_their_own_unless_rows_have_an_offset(monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    masks = []
+    for rank in (0, 1):
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
+        masks.append((dt.Dropout(0.5, seed=1)(X), dt.Dropout(0.5, seed=1, row_offset=0)(X)))
+    monkeypatch.undo()
+    (first, shared), (second, same) = masks
+    assert torch.equal(first, dt.Dropout(0.5, seed=1)(X))
+    assert not torch.equal(second, first)
+    assert torch.equal(same, shared)
+
+
+RANK = """
+import os, sys, torch, torch.distributed as dist
 from torch import nn
-import torch._dynamo  # once, not in each process
 import dropwise.torch as dt
 
-X = torch.ones(6, 50)
-
-def run(rank, port, results):
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
-    for offset in (None, 3 * rank):
-        net = nn.Sequential(nn.Linear(50, 50), dt.Dropout(0.5, seed=1, row_offset=offset))
-        for parameter in net.parameters():
-            nn.init.constant_(parameter, 0.1)
-        net = nn.parallel.DistributedDataParallel(net)
-        for _ in range(2):
-            y = net(X[3 * rank : 3 * rank + 3])
-            y.sum().backward()
-        results.put((rank, offset is None, (y != 0).tolist()))
-    dist.destroy_process_group()
-
-context = mp.get_context("fork")
-results = context.Queue()
-workers = [context.Process(target=run, args=(rank, PORT, results)) for rank in (0, 1)]
-for worker in workers:
-    worker.start()
-masks = {(rank, own): mask for rank, own, mask in (results.get(timeout=60) for _ in range(4))}
-for worker in workers:
-    worker.join()
-drop = dt.Dropout(0.5, seed=1)
-drop(X)
-whole = (drop(X) != 0).tolist()
-print(masks[0, False] + masks[1, False] == whole)
-print(masks[0, True] == whole[:3], masks[1, True] == whole[:3])
+rank = int(sys.argv[1])
+dist.init_process_group("gloo", store=dist.FileStore(sys.argv[2], 2), rank=rank, world_size=2)
+for offset in (None, 3 * rank):
+    net = nn.Sequential(nn.Linear(50, 50), dt.Dropout(0.5, seed=1, row_offset=offset))
+    for parameter in net.parameters():
+        nn.init.constant_(parameter, 0.1)
+    net = nn.parallel.DistributedDataParallel(net)
+    for _ in range(2):
+        y = net(torch.ones(3, 50))
+        y.sum().backward()
+    print((y != 0).int().flatten().tolist())
+dist.destroy_process_group()
 """
 
 
-def test_ranks_have_masks_of_their_own_unless_rows_have_an_offset():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    assert run_python(f"PORT = {port!r}{RANKS}", "-W", "ignore") == "True\nTrue False\n"
+@pytest.mark.slow
+def test_ranks_under_distributed_data_parallel(tmp_path):
+    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "ignore", "-c", RANK]
+    ranks = [
+        subprocess.Popen(
+            [*command, str(rank), str(tmp_path / "store")],
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    try:
+        printed = [rank.communicate(timeout=120)[0] for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    own, parts = zip(*(map(json.loads, text.splitlines()) for text in printed), strict=True)
+    drop = dt.Dropout(0.5, seed=1)
+    drop(torch.ones(6, 50))
+    whole = (drop(torch.ones(6, 50)) != 0).int().flatten().tolist()
+    assert parts[0] + parts[1] == whole
+    assert own[0] == whole[:150]
+    assert own[1] != own[0]
 
 
 def test_the_key_of_a_rank_is_spawned_from_that_of_the_seed():

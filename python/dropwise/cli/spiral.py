@@ -82,12 +82,12 @@ class _BackwardDropout(FusedLayers):
         if this is not None and context.training:
             shape, dtype = (len(x), self._hidden.out_features), self._hidden.dtype
             noise = self._dropout.noise_in(context, shape, dtype)
-            rate, scale, key, stream, offset = noise[:5]
+            rate, scale, key, stream, offset, _, _, _ = noise
             kept = make_bits(math.prod(shape), rate, key, stream, offset)
             activated = this.records[0]
             np.bitwise_and(activated.passed, kept, out=activated.passed)
             activated.scale = scale
-            context.remember(self._dropout, DropoutPass.of_call(shape, dtype, kept, noise))
+            context.remember(self._dropout, DropoutPass(shape, dtype, kept, *noise))
         return y, this
 
 

@@ -300,7 +300,7 @@ class Dense(Layer):
         """Add the regularisation to the gradients, which are complete then for all to see."""
         for penalty_1, penalty_2, value, gradient in self._penalties():
             if penalty_2:
-                gradient += (2.0 * penalty_2) * value
+                _arrays.add_scaled(gradient, 2.0 * penalty_2, value)
             if penalty_1:
                 gradient += penalty_1 * np.sign(value)
         self.gradients_incomplete = False
@@ -310,30 +310,29 @@ class Dense(Layer):
         """``l1 * sum(|w|) + l2 * sum(w**2)`` over weights and bias."""
         loss = 0.0
         for penalty_1, penalty_2, value, _ in self._penalties():
-            value = value.astype(_dtypes.wide_dtype(self.dtype), copy=False)
+            if value.itemsize < 4:
+                value = value.astype(_dtypes.wide_dtype(self.dtype))
             if penalty_2:
-                loss += penalty_2 * float(np.dot(value, value))
+                loss += penalty_2 * float(value.dot(value))
             if penalty_1:
                 loss += penalty_1 * float(np.abs(value).sum())
         return loss
 
     def _penalties(self) -> list[tuple[float, float, Array, Array]]:
         """(l1, l2, parameters, gradient) as flat arrays; one entry where both have the same."""
-        if not (self.l1 or self.l2 or self.bias_l1 or self.bias_l2):
-            return []
-        value, gradient = self._drawn(), self.gradients
-        if (self.l1, self.l2) == (self.bias_l1, self.bias_l2):
-            return [(self.l1, self.l2, value, gradient)]
-        n = self.out_features
-        weight, bias = slice(None, -n), slice(-n, None)
-        return [
-            (penalty_1, penalty_2, value[part], gradient[part])
-            for penalty_1, penalty_2, part in (
-                (self.l1, self.l2, weight),
-                (self.bias_l1, self.bias_l2, bias),
-            )
-            if penalty_1 or penalty_2
-        ]
+        l1, l2, bias_l1, bias_l2 = self.l1, self.l2, self.bias_l1, self.bias_l2
+        found: list[tuple[float, float, Array, Array]] = []
+        if not (l1 or l2 or bias_l1 or bias_l2):
+            return found
+        value, gradient, n = self._drawn(), self.gradients, self.out_features
+        if l1 == bias_l1 and l2 == bias_l2:
+            found.append((l1, l2, value, gradient))
+            return found
+        if l1 or l2:
+            found.append((l1, l2, value[:-n], gradient[:-n]))
+        if bias_l1 or bias_l2:
+            found.append((bias_l1, bias_l2, value[-n:], gradient[-n:]))
+        return found
 
     # ---- state
 

@@ -80,7 +80,8 @@ class Dropout(DropoutBase):
         return self._noise_shape is not None and self._noise_shape[:1] == (1,)
 
     def _noise_shape_of(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-        return _arguments.fit_noise_shape(self._noise_shape, shape)
+        noise_shape = self._noise_shape
+        return None if noise_shape is None else _arguments.fit_noise_shape(noise_shape, shape)
 
     def _run(self, x: Array, context: RunContext) -> tuple[Array, DropoutPass | None]:
         if context.training and context.samples and self.shares_rows:

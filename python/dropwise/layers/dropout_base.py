@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -34,41 +34,26 @@ class DropoutPass(NamedTuple):
     stream: int
     offset: int
     noise_shape: tuple[int, ...] | None
-
-    @classmethod
-    def of_call(
-        cls,
-        shape: tuple[int, ...],
-        dtype: np.dtype[Any],
-        bits: Bits | None,
-        noise: _arrays.NoiseSpec,
-    ) -> DropoutPass:
-        """The record of a call with this mask and scale; constants do not matter to backward."""
-        return cls(shape, dtype, bits, *noise[:6])
+    shift: float
+    dropped: float
 
     @property
     def noise(self) -> _arrays.NoiseSpec:
-        """The mask and the scale, as the functions on arrays take them."""
+        """What the call did, as the functions on arrays take it."""
         return _arrays.NoiseSpec(*self[3:])
 
 
-# In calls of a few elements it shows how these are reached.
-_new_pass = tuple.__new__  # takes a third of the time of the constructor
+# The fields of a DropoutPass.  In calls of a few elements the class would show.
+_PassFields: TypeAlias = (
+    "tuple[tuple[int, ...], np.dtype[Any], Bits | None, float, float, int, int, int,"
+    " tuple[int, ...] | None, float, float]"
+)
+# What a forward like the last one needs, and nothing has to be checked for: shape, dtype, whether
+# the result is small, rate, scale, key and the bytes of the mask (0: it is not kept).
+_SameCall: TypeAlias = "tuple[tuple[int, ...], np.dtype[Any], bool, float, float, int, int]"
+
 _empty = np.empty
 _UINT8 = np.dtype(np.uint8)
-
-
-class _SameCall(NamedTuple):
-    """What a forward like the last one needs, and nothing has to be checked for."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    rate: float
-    scale: float
-    key: int
-    mask_bytes: int  # 0: the mask is not kept
-
-
 # Results of fewer elements are smaller than what `_memory` recycles, whatever their dtype.
 _SMALL = _memory.LARGE // 8
 
@@ -82,8 +67,8 @@ class DropoutBase(Layer):
         As for `Dropout`.
     """
 
-    _pass: DropoutPass | None = None
-    _training_pass: DropoutPass | None = None  # the last in training
+    _pass: _PassFields | None = None
+    _training_pass: _PassFields | None = None  # the last in training
     _scaling = "inverted"
 
     def __init__(
@@ -140,7 +125,7 @@ class DropoutBase(Layer):
         """
         if self._same_call is not None and training and not offset and type(x) is np.ndarray:
             # The fewest steps possible: they decide what calls of a few elements cost.
-            shape, dtype, rate, scale, key, mask_bytes = self._same_call
+            shape, dtype, small, rate, scale, key, mask_bytes = self._same_call
             if (
                 x.shape == shape
                 and x.dtype is dtype
@@ -154,12 +139,24 @@ class DropoutBase(Layer):
                 if out is not None:
                     y = out
                 else:
-                    y = _empty(shape, dtype) if x.size < _SMALL else _memory.empty(shape, dtype)
-                bits = _empty(mask_bytes, _UINT8) if mask_bytes else None
+                    y = _empty(shape, dtype) if small else _memory.empty(shape, dtype)
+                bits = None
+                if mask_bytes:
+                    bits = _empty(mask_bytes, _UINT8) if small else _memory.empty_bits(x.size)
                 active().dropout_forward(x, y, bits, rate, scale, key, stream, 0)
                 streams.next_stream = stream + 1
-                self._pass = self._training_pass = _new_pass(
-                    DropoutPass, (shape, dtype, bits, rate, scale, key, stream, 0, None)
+                self._pass = self._training_pass = (
+                    shape,
+                    dtype,
+                    bits,
+                    rate,
+                    scale,
+                    key,
+                    stream,
+                    0,
+                    None,
+                    0.0,
+                    0.0,
                 )
                 return y
         x = _arguments.as_input(x, keep_integers=training and self._scaling == "vanilla")
@@ -173,8 +170,15 @@ class DropoutBase(Layer):
             plain = noise.noise_shape is None and not (noise.shift or noise.dropped)
             if plain and x.size and x.dtype in _dtypes.STANDARD:
                 mask_bytes = 0 if record.bits is None else record.bits.size
-                self._same_call = _SameCall(
-                    x.shape, x.dtype, noise.rate, noise.scale, noise.key, mask_bytes
+                small = x.size < _SMALL
+                self._same_call = (
+                    x.shape,
+                    x.dtype,
+                    small,
+                    noise.rate,
+                    noise.scale,
+                    noise.key,
+                    mask_bytes,
                 )
         self._pass = record
         return y
@@ -221,7 +225,7 @@ class DropoutBase(Layer):
             size = math.prod(shape if noise.noise_shape is None else noise.noise_shape)
             bits = _memory.empty_bits(size)
         y = _arrays.apply_dropout(x, out, bits, noise)
-        return y, DropoutPass.of_call(shape, dtype, bits, noise)
+        return y, DropoutPass(shape, dtype, bits, *noise)
 
     def backward(self, dy: ArrayLike, *, out: Array | None = None) -> Array:
         """The gradient with respect to `x` of the last forward.
@@ -236,9 +240,9 @@ class DropoutBase(Layer):
         record = self._pass
         if record is None:
             raise no_forward(self)
-        if out is None and type(dy) is np.ndarray:
+        if type(dy) is np.ndarray:
             # The fewest steps possible, as in forward.
-            shape, dtype, bits, _, scale, _, _, _, noise_shape = record
+            shape, dtype, bits, _, scale, _, _, _, noise_shape, _, _ = record
             if (
                 bits is not None
                 and dy.dtype is dtype
@@ -246,11 +250,15 @@ class DropoutBase(Layer):
                 and noise_shape is None
                 and dtype in _dtypes.STANDARD
                 and dy.flags.carray
+                and (out is None or _arrays.can_write_directly(dy, out))
             ):
-                dx = _empty(shape, dtype) if dy.size < _SMALL else _memory.empty(shape, dtype)
+                if out is not None:
+                    dx = out
+                else:
+                    dx = _empty(shape, dtype) if dy.size < _SMALL else _memory.empty(shape, dtype)
                 active().apply_bits(dy, dx, bits, scale)
                 return dx
-        return self._gradient(record, dy, out)
+        return self._gradient(DropoutPass(*record), dy, out)
 
     def _gradient(self, record: DropoutPass, dy: ArrayLike, out: Array | None = None) -> Array:
         dy = _arguments.as_gradient(dy, record.shape, record.dtype, self)
@@ -258,7 +266,7 @@ class DropoutBase(Layer):
             _arguments.check_out(out, dy.shape, dy.dtype)
         if record.bits is not None:
             return _arrays.apply_mask(dy, out, record.bits, record.scale, record.noise_shape)
-        return _arrays.apply_dropout(dy, out, None, record.noise)
+        return _arrays.apply_dropout(dy, out, None, record.noise.of_gradient)
 
     def predict(self, x: ArrayLike) -> Array:
         """Like ``forward(x, training=False)``, but remembers nothing."""
@@ -269,7 +277,7 @@ class DropoutBase(Layer):
         """The mask of the last training forward: bool, True where kept."""
         if self._training_pass is None:
             raise RuntimeError(f"{self}: there is no mask before a training forward")
-        shape, _, bits, rate, _, key, stream, offset, noise_shape = self._training_pass
+        shape, _, bits, rate, _, key, stream, offset, noise_shape, _, _ = self._training_pass
         if noise_shape is not None:
             shape = noise_shape
         if bits is None:

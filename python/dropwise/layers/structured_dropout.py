@@ -112,8 +112,8 @@ class DropPath(DropoutBase):
     -----
     What is kept is multiplied by ``1 / (1 - rate)``; the paper multiplies by ``1 - rate`` at
     inference instead.  The mask has an element for each sample: it is that of
-    ``Dropout(rate, noise_shape=(None, 1, ...))``.  In backward, the Dense layers of the branch skip
-    the rows that are dropped.
+    ``Dropout(rate, noise_shape=(None, 1, ...))``.  In backward, dropped rows are zeros, which the
+    Dense layers of the branch can skip.
 
     Examples
     --------

@@ -22,7 +22,8 @@ def class_numbers(y: Array, classes: int) -> NDArray[np.intp]:
     if y.dtype.kind not in "iu":
         raise TypeError(f"y must hold classes as integers, got dtype {y.dtype}")
     label = y.astype(np.intp, copy=False)
-    if label.size and label.view(np.uintp).max() >= classes:  # as such, negative ones are large
+    # As unsigned numbers, negative ones are large.
+    if label.size and np.maximum.reduce(label.view(np.uintp), axis=None) >= classes:
         raise ValueError(f"y must hold classes in [0, {classes}), got {y.min()} to {y.max()}")
     return label
 

@@ -11,6 +11,7 @@ several blocks are one call of the backend.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,6 @@ from dropwise.layers.activations import ReLU
 from dropwise.layers.base import Layer, class_to_run
 from dropwise.layers.dense import Dense
 from dropwise.layers.dropout import Dropout
-from dropwise.layers.dropout_base import DropoutPass
 from dropwise.layers.run import RunContext
 from dropwise.network.workspace import Workspace
 
@@ -86,6 +86,51 @@ class ProductChain:
         self._callbacks = []
 
 
+_NOTHING: Array = np.empty((0, 0))
+
+
+@dataclass(slots=True)
+class PreparedForward:
+    """The product of a fused block's forward, for runs that differ in values alone."""
+
+    conditions: tuple[Any, ...] | None  # what decides all of it; None: values do, too
+    product: Product  # each run sets a, out and scale
+    values: Array | None  # the memory of `out`; None: new for each run
+    mask: Bits | None  # what the product applies; each run fills it
+    columns: Columns | None  # those that are computed; None: all
+
+
+@dataclass(slots=True)
+class PreparedBackward:
+    """The products of a fused block's backward, for runs that differ in values alone."""
+
+    conditions: tuple[Any, ...] | None  # what decides all of it; None: values do, too
+    gradients: Array  # of the weights and, in the last row, of the bias
+    part: Any  # index of what `gradients` are in the layer's weights; None: all
+    x1: Array | None  # the columns of x, which each run sets, and one of ones; transposed
+    sums: list[Product]  # over the rows; each run sets b and, without x1, the first one's a
+    input_gradient: Product | None  # each run sets a, out, bits and scale
+
+
+class BlockWorkspace(Workspace):
+    """The arrays of a block, and the products over them."""
+
+    forward: PreparedForward | None = None
+    backward: PreparedBackward | None = None
+
+    def release(self) -> None:
+        """Hold no array that is not the workspace's own."""
+        if (forward := self.forward) is not None:
+            forward.product.a = forward.product.out = _NOTHING
+        if (backward := self.backward) is not None:
+            for product in backward.sums:
+                product.b = _NOTHING
+            if backward.x1 is None:
+                backward.sums[0].a = _NOTHING
+            if backward.input_gradient is not None:
+                backward.input_gradient.a = backward.input_gradient.out = _NOTHING
+
+
 @dataclass(slots=True)
 class ForwardRecord:
     """What the forward of a fused block leaves for its backward."""
@@ -112,7 +157,7 @@ class BackwardStep:
     previous: ForwardRecord | None  # of the block before it; None: that is not a fused one
     masked: bool  # whether the gradient has been multiplied by this block's mask and scale
     input_grad: bool  # whether the gradient of the input is wanted
-    workspace: Workspace
+    workspace: BlockWorkspace
     chain: ProductChain
 
 
@@ -128,7 +173,7 @@ class SingleLayer:
         return self.layer.has_parameters()
 
     def forward(
-        self, x: Activations, run: ForwardRun, workspace: Workspace, own_memory: bool
+        self, x: Activations, run: ForwardRun, workspace: BlockWorkspace, own_memory: bool
     ) -> tuple[Activations, Any]:
         """The layer's output, and its record."""
         run.chain.compute()
@@ -144,15 +189,6 @@ class SingleLayer:
         return self._as._gradient(self.layer, step.record, dy)
 
 
-@dataclass(slots=True)
-class _OutputMask:
-    """What a dropout does to the outputs of a product."""
-
-    bits: Bits | None  # packed mask over the outputs that are computed; None: keep them all
-    columns: Columns | None  # the columns that are computed; None: all
-    scale: float  # of what is kept
-
-
 class FusedDense:
     """A block of a Dense layer and, where they follow it, its ReLU and its Dropout."""
 
@@ -162,58 +198,104 @@ class FusedDense:
         self.dense, self.relu, self.dropout = dense, relu, dropout
 
     def forward(
-        self, x: Activations, run: ForwardRun, workspace: Workspace, own_memory: bool
+        self, x: Activations, run: ForwardRun, workspace: BlockWorkspace, own_memory: bool
     ) -> tuple[Activations, ForwardRecord | None]:
         """The block's output.  The values are set when the chain is computed.
 
         With `own_memory` they are in a new array, otherwise in the workspace.
         """
-        dense, has_relu, context = self.dense, self.relu is not None, run.context
-        if context.samples and self.dropout is not None and self.dropout.shares_rows:
+        dense, dropout, context = self.dense, self.dropout, run.context
+        if context.samples and dropout is not None and dropout.shares_rows:
             return self._forward_samples(x, run, workspace), None
         if not x.width:
             rows, batch_shape = _arguments.as_rows(x.values, dense.dtype, dense.in_features, dense)
             x = Activations(rows, batch_shape, None, dense.in_features)
-        weight = dense.weight if x.columns is None else dense.weight[x.columns]
-        bias = dense.bias
-        mask = self._next_mask(x, context, workspace)
-        if mask.columns is not None:
-            weight, bias = weight[:, mask.columns], bias[mask.columns]
+        noise = None
+        if dropout is not None:
+            shape = (*x.batch_shape, dense.out_features)
+            noise = dropout.noise_in(context, shape, dense.dtype)
+            if context.training:
+                context.remember(dropout, (shape, dense.dtype, None, *noise))
 
-        shape = (len(x.values), weight.shape[1])
-        values: Array
-        if own_memory:
-            values = _memory.empty(shape, dense.dtype)
-        else:
-            values = workspace.array("y", shape, dense.dtype)
-        passed: Bits | None = None
-        if context.keep_records and has_relu:
-            passed = workspace.array("passed", ((values.size + 7) >> 3,), np.uint8)
-        rescale = mask.bits is None and mask.scale != 1.0
-        run.chain.append(
-            Product(
-                x.values,
-                weight,
-                values,
-                bias,
-                has_relu,
-                "a" if dense.skip_zeros else "",
-                passed,
-                mask.bits,
-                mask.scale,
-                temporary=not (context.keep_records or own_memory or rescale),
+        conditions = None
+        if x.columns is None and (noise is None or noise.noise_shape is None):
+            parameters = dense.parameter_values()[0]
+            conditions = (
+                len(x.values),
+                id(parameters),
+                dense.skip_zeros,
+                own_memory,
+                context.training,
+                context.keep_records,
+                noise is None or noise.scale == 1.0,
             )
-        )
-        if rescale:
+        ready = workspace.forward
+        if ready is None or conditions is None or ready.conditions != conditions:
+            ready = self._prepare_forward(conditions, x, noise, context, workspace, own_memory)
+            workspace.forward = ready
+        product, mask, scale = ready.product, ready.mask, 1.0
+        values = ready.values
+        if values is None:
+            values = _memory.empty((len(x.values), product.b.shape[1]), dense.dtype)
+        product.a, product.out = x.values, values
+        if noise is not None:
+            rate, scale, key, stream, offset, _, _, _ = noise
+            if mask is not None:
+                active().mask_bits(mask, values.size, rate, key, stream, offset)
+                product.scale = scale
+        run.chain.append(product)
+        if mask is None and scale != 1.0:
             run.chain.compute()
-            np.multiply(values, dense.dtype.type(mask.scale), out=values)
-        y = Activations(values, x.batch_shape, mask.columns, dense.out_features)
+            np.multiply(values, dense.dtype.type(scale), out=values)
+        y = Activations(values, x.batch_shape, ready.columns, dense.out_features)
         if not context.keep_records:
             return y, None
-        return y, ForwardRecord(x, y, mask.bits if passed is None else passed, mask.scale)
+        return y, ForwardRecord(x, y, mask if self.relu is None else product.nonzero, scale)
+
+    def _prepare_forward(
+        self,
+        conditions: tuple[Any, ...] | None,
+        x: Activations,
+        noise: _arrays.NoiseSpec | None,
+        context: RunContext,
+        workspace: Workspace,
+        own_memory: bool,
+    ) -> PreparedForward:
+        """What ``forward`` needs for such a run, but for the values."""
+        dense = self.dense
+        weight = dense.weight if x.columns is None else dense.weight[x.columns]
+        bias = dense.bias
+        mask = columns = None
+        if noise is not None and context.training:
+            if noise.noise_shape is None:
+                size = len(x.values) * dense.out_features
+                mask = workspace.array("mask", ((size + 7) >> 3,), np.uint8)
+            else:  # one bit for each column
+                rate, _, key, stream, offset, _, _, _ = noise
+                kept = _arrays.make_bits(dense.out_features, rate, key, stream, offset)
+                columns = np.flatnonzero(_arrays.unpack_bits(kept, (dense.out_features,)))
+                weight, bias = weight[:, columns], bias[columns]
+        shape = (len(x.values), weight.shape[1])
+        passed = None
+        if context.keep_records and self.relu is not None:
+            passed = workspace.array("passed", ((math.prod(shape) + 7) >> 3,), np.uint8)
+        rescale = mask is None and noise is not None and noise.scale != 1.0
+        product = Product(
+            _NOTHING,
+            weight,
+            _NOTHING,
+            bias,
+            relu=self.relu is not None,
+            skip="a" if dense.skip_zeros else "",
+            nonzero=passed,
+            bits=mask,
+            temporary=not (context.keep_records or own_memory or rescale),
+        )
+        values = None if own_memory else workspace.array("y", shape, dense.dtype)
+        return PreparedForward(conditions, product, values, mask, columns)
 
     def _forward_samples(
-        self, x: Activations, run: ForwardRun, workspace: Workspace
+        self, x: Activations, run: ForwardRun, workspace: BlockWorkspace
     ) -> Activations:
         """Monte Carlo dropout whose masks are those of samples, not of rows."""
         assert self.dropout is not None
@@ -221,26 +303,6 @@ class FusedDense:
         y, _ = without.forward(x, run, workspace, own_memory=True)
         run.chain.compute()
         return Activations(self.dropout.drop_samples(y.in_full(), run.context))
-
-    def _next_mask(self, x: Activations, context: RunContext, workspace: Workspace) -> _OutputMask:
-        """The mask of this forward."""
-        dense, dropout = self.dense, self.dropout
-        if dropout is None:
-            return _OutputMask(None, None, 1.0)
-        rows, width = len(x.values), dense.out_features
-        shape = (*x.batch_shape, width)
-        noise = dropout.noise_in(context, shape, dense.dtype)
-        rate, scale, key, stream, offset, noise_shape = noise[:6]
-        if not context.training:
-            return _OutputMask(None, None, scale)
-        context.remember(dropout, DropoutPass.of_call(shape, dense.dtype, None, noise))
-        if noise_shape is not None:  # one bit for each column
-            kept = _arrays.make_bits(width, rate, key, stream, offset)
-            columns = np.flatnonzero(_arrays.unpack_bits(kept, (width,)))
-            return _OutputMask(None, columns, scale)
-        bits = workspace.array("mask", ((rows * width + 7) >> 3,), np.uint8)
-        active().mask_bits(bits, rows * width, rate, key, stream, offset)
-        return _OutputMask(bits, None, scale)
 
     def backward(self, dy: Array, step: BackwardStep) -> Array | None:
         """The gradients of the layer and of the block's input, set when the chain is computed.
@@ -259,19 +321,53 @@ class FusedDense:
             Otherwise in a new array of the input's shape.
         """
         record: ForwardRecord = step.record
-        dense, x, columns = self.dense, record.x, record.y.columns
+        previous, dense, x = step.previous, self.dense, record.x.values
         dz = dy if step.masked else self._mask_gradient(dy, record, step.workspace)
-        part = None  # of the weights, if only some columns of x or y were computed
-        if x.columns is not None or columns is not None:
-            part = np.ix_(
-                np.arange(dense.in_features) if x.columns is None else x.columns,
-                np.arange(dense.out_features) if columns is None else columns,
+        rescale = previous is not None and previous.passed is None and previous.scale != 1.0
+        conditions = None
+        if record.x.columns is None and record.y.columns is None:
+            parameters = dense.parameter_values()[0]
+            conditions = (
+                len(x),
+                id(parameters),
+                id(dense.gradients),
+                dense.skip_zeros,
+                step.input_grad,
+                previous is None,
+                rescale,
             )
-        self._parameter_gradients(dz, part, step)
-        if not step.input_grad:
+        ready = step.workspace.backward
+        if ready is None or conditions is None or ready.conditions != conditions:
+            ready = self._prepare_backward(conditions, step, temporary=not rescale)
+            step.workspace.backward = ready
+
+        dense.begin_gradients()
+        if ready.x1 is None:
+            ready.sums[0].a = x.T
+        else:
+            ready.x1[:-1] = x.T
+        for product in ready.sums:
+            product.b = dz
+            step.chain.append(product)
+        if ready.part is not None:
+            gradients, part, columns = ready.gradients, ready.part, record.y.columns
+            step.chain.call_afterwards(lambda: self._scatter_gradients(gradients, part, columns))
+        step.chain.call_afterwards(dense.complete_gradients)
+        to_input = ready.input_gradient
+        if to_input is None:
             return None
-        weight = dense.weight if part is None else dense.weight[part]
-        return self._input_gradient(dz, weight, step)
+        to_input.a = dz
+        if previous is None:
+            dx = to_input.out = _memory.empty(x.shape, dense.dtype)
+            step.chain.append(to_input)
+            return dx.reshape(*record.x.batch_shape, dense.in_features)
+        dx = to_input.out = step.workspace.array("dx", x.shape, dense.dtype)
+        to_input.bits, to_input.scale = previous.passed, previous.scale
+        step.chain.append(to_input)
+        if rescale:
+            step.chain.compute()
+            np.multiply(dx, dense.dtype.type(previous.scale), out=dx)
+        return dx
 
     def _mask_gradient(self, dy: Array, record: ForwardRecord, workspace: Workspace) -> Array:
         """The gradient of the Dense layer's output, from that of the block's output."""
@@ -286,32 +382,48 @@ class FusedDense:
             return dz
         return _arrays.apply_mask(dy, dz, record.passed, record.scale, None)
 
-    def _parameter_gradients(self, dz: Array, part: Any, step: BackwardStep) -> None:
-        """Append ``x.T @ dz`` and the sum of dz's rows, the gradients of weights and bias."""
-        dense, x, columns = self.dense, step.record.x.values, step.record.y.columns
-        rows, inputs = x.shape
-        outputs = dz.shape[1]
-        dense.begin_gradients()
-        both: Array  # the last row is the bias's
-        if part is None:
-            both = dense.gradients.reshape(inputs + 1, outputs)
-        else:
-            both = np.empty((inputs + 1, outputs), dense.dtype)
+    def _prepare_backward(
+        self, conditions: tuple[Any, ...] | None, step: BackwardStep, *, temporary: bool
+    ) -> PreparedBackward:
+        """What ``backward`` needs for such a step, but for the values.
+
+        With `temporary`, only the block before reads the gradient of the input.
+        """
+        dense, x, columns = self.dense, step.record.x, step.record.y.columns
+        rows, inputs = x.values.shape
+        weight, part = dense.weight, None
+        gradients: Array = dense.gradients.reshape(dense.in_features + 1, dense.out_features)
+        if x.columns is not None or columns is not None:
+            part = np.ix_(
+                np.arange(dense.in_features) if x.columns is None else x.columns,
+                np.arange(dense.out_features) if columns is None else columns,
+            )
+            weight = weight[part]
+            gradients = np.empty((inputs + 1, weight.shape[1]), dense.dtype)
         skip = "ab" if dense.skip_zeros else ""
-        if inputs < min(_FEW_INPUTS, outputs // 4):
+        x1 = None
+        if inputs < min(_FEW_INPUTS, weight.shape[1] // 4):
             # With a column of ones in x, reading dz once gives both.
-            x1 = step.workspace.array("x1", (inputs + 1, rows), x.dtype)
-            x1[:-1] = x.T
+            x1 = step.workspace.array("x1", (inputs + 1, rows), x.values.dtype)
             x1[-1] = 1
-            step.chain.append(Product(x1, dz, both, skip=skip, over_rows=True))
+            sums = [Product(x1, _NOTHING, gradients, skip=skip, over_rows=True)]
         else:
-            ones = step.workspace.array("ones", (1, rows), x.dtype)
+            ones = step.workspace.array("ones", (1, rows), x.values.dtype)
             ones[...] = 1
-            step.chain.append(Product(x.T, dz, both[:-1], skip=skip, over_rows=True))
-            step.chain.append(Product(ones, dz, both[-1:], over_rows=True))
-        if part is not None:
-            step.chain.call_afterwards(lambda: self._scatter_gradients(both, part, columns))
-        step.chain.call_afterwards(dense.complete_gradients)
+            sums = [
+                Product(_NOTHING, _NOTHING, gradients[:-1], skip=skip, over_rows=True),
+                Product(ones, _NOTHING, gradients[-1:], over_rows=True),
+            ]
+        input_gradient = None
+        if step.input_grad:
+            input_gradient = Product(
+                _NOTHING,
+                weight.T,
+                _NOTHING,
+                skip="a" if dense.skip_zeros else "",
+                temporary=temporary and step.previous is not None,
+            )
+        return PreparedBackward(conditions, gradients, part, x1, sums, input_gradient)
 
     def _scatter_gradients(self, both: Array, part: Any, columns: Columns | None) -> None:
         """Set the layer's gradients: `both` in a part of the weights and in `columns`, else 0."""
@@ -320,29 +432,3 @@ class FusedDense:
         gradients[:-1] = 0
         gradients[:-1][part] = both[:-1]
         gradients[-1] = scatter_columns(both[-1:], columns, dense.out_features)[0]
-
-    def _input_gradient(self, dz: Array, weight: Array, step: BackwardStep) -> Array:
-        """Append ``dz @ weight.T``, masked for the block before."""
-        dense, x, previous = self.dense, step.record.x, step.previous
-        skip = "a" if dense.skip_zeros else ""
-        if previous is None:
-            dx = _memory.empty(x.values.shape, dense.dtype)
-            step.chain.append(Product(dz, weight.T, dx, skip=skip))
-            return dx.reshape(*x.batch_shape, dense.in_features)
-        dx = step.workspace.array("dx", x.values.shape, dense.dtype)
-        rescale = previous.passed is None and previous.scale != 1.0
-        step.chain.append(
-            Product(
-                dz,
-                weight.T,
-                dx,
-                skip=skip,
-                bits=previous.passed,
-                scale=previous.scale,
-                temporary=not rescale,
-            )
-        )
-        if rescale:
-            step.chain.compute()
-            np.multiply(dx, dense.dtype.type(previous.scale), out=dx)
-        return dx

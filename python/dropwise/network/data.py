@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -27,8 +26,7 @@ class TakesRows(Protocol):
     def check_input(self, x: ArrayLike) -> Array: ...
 
 
-@dataclass(frozen=True)
-class Data:
+class Data(NamedTuple):
     """Rows, their targets, and what weight each has in a mean (None: all the same).
 
     `x` may be a matrix of scipy.sparse that knows its rows (CSR): batches of it are dense.

@@ -17,12 +17,12 @@ from dropwise.layers.run import RunContext
 from dropwise.network.blocks import (
     Activations,
     BackwardStep,
+    BlockWorkspace,
     ForwardRun,
     FusedDense,
     ProductChain,
     SingleLayer,
 )
-from dropwise.network.workspace import Workspace
 
 # Rows that inference computes at a time: their hidden values stay in cache.
 ROWS_AT_ONCE = 1024
@@ -90,7 +90,7 @@ class NetworkPass:
 
     __slots__ = ("_spare", "dtype", "records", "shape", "workspaces")
 
-    def __init__(self, workspaces: list[Workspace], spare: list[list[Workspace]]) -> None:
+    def __init__(self, workspaces: list[BlockWorkspace], spare: list[list[BlockWorkspace]]) -> None:
         self.workspaces = workspaces
         self._spare = spare
         self.records: list[Any] = []  # of each block
@@ -98,6 +98,8 @@ class NetworkPass:
         self.dtype: np.dtype[Any] = np.dtype(np.float64)
 
     def __del__(self) -> None:
+        for workspace in self.workspaces:
+            workspace.release()
         if len(self._spare) < _SPARE:
             self._spare.append(self.workspaces)
 
@@ -113,14 +115,14 @@ class FusedLayers:
         self.layers = tuple(layers)
         self.blocks = split_into_blocks(layers)
         self.dense = tuple(layer for layer in layers_within(self) if isinstance(layer, Dense))
-        self._spare: list[list[Workspace]] = []
+        self._spare: list[list[BlockWorkspace]] = []
 
-    def _workspaces(self) -> list[Workspace]:
+    def _workspaces(self) -> list[BlockWorkspace]:
         """A workspace for each block: those of a pass that is gone, or new ones."""
         try:
             return self._spare.pop()
         except IndexError:
-            return [Workspace() for _ in self.blocks]
+            return [BlockWorkspace() for _ in self.blocks]
 
     def forward(self, x: Array, context: RunContext) -> tuple[Array, NetworkPass | None]:
         """The output of all blocks, and what ``backward`` needs if the context says so."""
@@ -168,8 +170,8 @@ class FusedLayers:
         """Set the gradients of all parameters; return that of the input, if it is wanted."""
         first = 0  # the blocks before this one need no gradient
         if not input_grad:
-            trainable = [block.has_parameters for block in self.blocks]
-            first = trainable.index(True) if True in trainable else len(trainable)
+            while first < len(self.blocks) and not self.blocks[first].has_parameters:
+                first += 1
         records = this.records
         gradient: Array | None = self._apart(dy)
         masked, chain = False, ProductChain()

@@ -143,7 +143,7 @@ def _train_epoch(network: Trainable, data: Data, settings: Settings, workspace: 
     if settings.shuffle and size < n:
         order = np.random.default_rng([network.shuffle_key, network.epochs_done]).permutation(n)
     learning_rate = settings.optimizer.current_learning_rate
-    sums, weights = np.zeros(3), 0.0
+    data_loss = regularization_loss = accuracy = weights = 0.0
     has_accuracy = False
     for i, batch in enumerate(data.batches(size, order, workspace)):
         weight = len(batch.x) if batch.weight is None else float(batch.weight.sum())
@@ -155,15 +155,18 @@ def _train_epoch(network: Trainable, data: Data, settings: Settings, workspace: 
             where = f"epoch {network.epochs_done + 1}, batch {i + 1}"
             raise FloatingPointError(f"{where}: {error}") from None
         has_accuracy = figures.accuracy is not None
-        sums += weight * np.array([*figures[:2], figures.accuracy or 0.0])
+        data_loss += weight * figures.data_loss
+        regularization_loss += weight * figures.regularization_loss
+        accuracy += weight * (figures.accuracy or 0.0)
         weights += weight
-    data_loss, regularization_loss, accuracy = (sums / weights).tolist()
+    data_loss /= weights
+    regularization_loss /= weights
     return Epoch(
         epoch=network.epochs_done + 1,
         loss=data_loss + regularization_loss,
         data_loss=data_loss,
         regularization_loss=regularization_loss,
-        accuracy=accuracy if has_accuracy else None,
+        accuracy=accuracy / weights if has_accuracy else None,
         learning_rate=learning_rate,
     )
 

@@ -141,18 +141,18 @@ class Optimizer:
             ids = [(id(p), id(g)) for p, g in pairs]
         except (TypeError, ValueError):
             raise TypeError("step needs a sequence of pairs (parameters, gradient)") from None
-        with np.errstate(all="ignore"):
-            plan = self._plan
-            if plan is None or not plan.serves(ids, self._slots()):
+        plan = self._plan
+        if plan is None or not plan.serves(ids, self._slots()):
+            with np.errstate(all="ignore"):
                 plan = self._planned(pairs)
-            scalars = self._scalars()
-            # From here on nothing is refused.
-            self._companions, self._plan, self._torn = plan.companions, plan, True
-            for move in plan.moves:
-                flat = move.flat
-                self._update(move, scalars)
-                if not move.in_place:
-                    move.p[...] = flat.reshape(move.p.shape)
+        scalars = self._scalars()
+        # From here on nothing is refused.
+        self._companions, self._plan, self._torn = plan.companions, plan, True
+        for move in plan.moves:
+            self._update(move, scalars)
+            if not move.in_place:
+                with np.errstate(all="ignore"):
+                    move.p[...] = move.flat.reshape(move.p.shape)
         self.iterations += 1
         self._torn = False
 

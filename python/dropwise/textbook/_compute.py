@@ -9,14 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from dropwise import _arguments, _arrays, functional
+from dropwise import _arrays, functional
 from dropwise._backends.protocol import Array
-from dropwise._dtypes import has_kernel
+from dropwise._dtypes import F32, F64, has_kernel
 
 FEW_ELEMENTS = 256  # up to here NumPy goes through an array in less time
-FEW_MULTIPLICATIONS = 1 << 19  # of a product, up to here NumPy's is as fast
+FEW_MULTIPLICATIONS = 1 << 18  # of a product, up to here NumPy's is as fast
 
 _FEW_CLASSES = 32  # NumPy is slow along a last axis of so few elements,
 _MANY_ROWS = 64  # if there are so many of them
@@ -24,6 +23,16 @@ _MANY_ROWS = 64  # if there are so many of them
 # Taken when this is imported: what a script puts into NumPy's place (as ``nnfs.init()`` does with
 # ``np.dot``) is meant for its own lines.
 _ndarray, _tanh, _maximum, _sum = np.ndarray, np.tanh, np.maximum.reduce, np.add.reduce
+
+
+# 0, 0.5 and 1 as arrays: to convert Python's numbers takes NumPy half of a small call.
+_NUMBERS = {dtype: tuple(np.array(v, dtype) for v in (0, 0.5, 1)) for dtype in (F32, F64)}
+_PYTHON_NUMBERS = 0, 0.5, 1.0
+
+
+def numbers(dtype: np.dtype[Any]) -> Any:
+    """0, 0.5 and 1 for operations on arrays of this dtype."""
+    return _NUMBERS.get(dtype, _PYTHON_NUMBERS)
 
 
 def _multiply(a: Array, b: Array, bias: Array | None = None) -> Array:
@@ -78,22 +87,16 @@ def weight_gradients(x: Array, dy: Array) -> tuple[Array, Array]:
     return both[:-1], both[-1]
 
 
-def relu(x: ArrayLike) -> Array:
-    """``max(x, 0)``."""
-    if type(x) is _ndarray and x.size <= FEW_ELEMENTS:
-        return np.maximum(x, 0)
-    return _arrays.apply_relu(_arguments.as_input(x, keep_integers=True), None)[0]
-
-
 def sigmoid(x: Array) -> Array:
     """``1 / (1 + exp(-x))``, which does not overflow."""
+    _, half, _ = numbers(x.dtype)
+    y: Array = x * half
     if x.size <= FEW_ELEMENTS:
-        y: Array = 0.5 * _tanh(0.5 * x) + 0.5
+        y = half * _tanh(y) + half
         return y
-    y = x * 0.5
     _tanh(y, out=y)
-    y *= 0.5
-    y += 0.5
+    y *= half
+    y += half
     return y
 
 

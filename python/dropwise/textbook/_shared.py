@@ -18,11 +18,11 @@ from dropwise import _arguments, _arrays, _dtypes
 from dropwise._arrays import NoiseSpec
 from dropwise._backends import active
 from dropwise._backends.protocol import Array, Bits
-from dropwise.textbook._compute import FEW_ELEMENTS
+from dropwise.textbook._compute import FEW_ELEMENTS, numbers
 
 _draw = np.random.random_sample  # of the texts' generator; its `bytes` takes ten times as long
 _SIMPLE = 1 << 16  # elements: below that a result needs no memory that is recycled
-_empty, _UINT8 = np.empty, np.dtype(np.uint8)
+_empty, _maximum, _UINT8 = np.empty, np.maximum, np.dtype(np.uint8)
 
 
 def fresh_key() -> int:
@@ -210,6 +210,14 @@ def multiply_by_mask(x: ArrayLike, mask: ArrayLike) -> Array:
 # ---- ReLU ----------------------------------------------------------------------------------------
 
 
+def relu(x: ArrayLike) -> Array:
+    """``max(x, 0)``."""
+    if type(x) is np.ndarray and x.size <= FEW_ELEMENTS:
+        y: Array = _maximum(x, numbers(x.dtype)[0])
+        return y
+    return relu_mask(x)[0]
+
+
 def relu_mask(x: ArrayLike) -> tuple[Array, MaskRecord]:
     """``max(x, 0)`` and the mask of what passes."""
     if type(x) is not np.ndarray or x.dtype not in _dtypes.STANDARD:
@@ -225,9 +233,10 @@ def relu_mask(x: ArrayLike) -> tuple[Array, MaskRecord]:
 
 def relu_gradient(dy: ArrayLike, x: ArrayLike) -> Array:
     """`dy` where `x` is positive, 0 elsewhere."""
-    x = np.asarray(x)
+    if type(x) is not np.ndarray:
+        x = np.asarray(x)
     if x.size <= FEW_ELEMENTS:
         dx = np.array(dy)
-        dx[x <= 0] = 0
+        dx[x <= numbers(x.dtype)[0]] = 0
         return dx
     return masked_gradient(dy, relu_mask(x)[1])

@@ -14,11 +14,12 @@ import numpy as np
 
 from dropwise._backends.protocol import Array
 from dropwise.random import key_from_seed
-from dropwise.textbook._compute import affine, product, relu, weight_gradients
+from dropwise.textbook._compute import affine, product, weight_gradients
 from dropwise.textbook._shared import (
     dropout_and_factors,
     fresh_key,
     multiply_by_mask,
+    relu,
     relu_gradient,
 )
 

@@ -13,7 +13,15 @@ from numpy.typing import ArrayLike
 
 from dropwise import _arguments
 from dropwise._backends.protocol import Array
-from dropwise.textbook._compute import affine, product, sigmoid, softmax, weight_gradients
+from dropwise.textbook._compute import (
+    FEW_ELEMENTS,
+    affine,
+    numbers,
+    product,
+    sigmoid,
+    softmax,
+    weight_gradients,
+)
 from dropwise.textbook._shared import (
     MaskAttribute,
     MaskRecord,
@@ -23,6 +31,8 @@ from dropwise.textbook._shared import (
     relu_mask,
     training_dropout,
 )
+
+_maximum = np.maximum  # a script may put its own in NumPy's place
 
 __all__ = ["Affine", "Dropout", "Relu", "Sigmoid", "SoftmaxWithLoss", "TimeDropout"]
 
@@ -147,6 +157,11 @@ class Relu(_Layer):
 
     def forward(self, x: ArrayLike) -> Array:
         """`x` where it is positive, 0 elsewhere."""
+        if type(x) is np.ndarray and x.size <= FEW_ELEMENTS:
+            zero = numbers(x.dtype)[0]
+            self.__dict__["mask"] = x <= zero
+            y: Array = _maximum(x, zero)
+            return y
         y, self.__dict__["mask"] = relu_mask(x)
         return y
 
@@ -158,7 +173,11 @@ class Relu(_Layer):
         if mask is None:
             raise RuntimeError("Relu: backward was called before forward")
         dx = np.array(dout)
-        dx[mask] = 0
+        try:
+            dx[mask] = 0
+        except IndexError:
+            shapes = f"{dx.shape}, and the mask {np.shape(mask)}"
+            raise ValueError(f"Relu: the gradient has shape {shapes}") from None
         return dx
 
 
@@ -177,7 +196,8 @@ class Sigmoid(_Layer):
         out = self.out
         if out is None:
             raise RuntimeError("Sigmoid: backward was called before forward")
-        dx: Array = 1.0 - out
+        one: Any = numbers(out.dtype)[2]
+        dx: Array = one - out
         dx *= out
         dx = dx * dout
         return dx

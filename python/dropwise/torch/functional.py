@@ -103,7 +103,7 @@ def dropout(
     >>> import torch
     >>> from dropwise.torch import functional as F
     >>> F.dropout(torch.arange(6.0), 0.5, state=F.new_state(2))
-    tensor([ 0.,  0.,  0.,  6.,  0., 10.])
+    tensor([0., 2., 4., 6., 0., 0.])
 
     References
     ----------

@@ -89,7 +89,7 @@ class Dropout(_Masked, nn.Dropout):
     >>> from dropwise.torch import Dropout
     >>> drop = Dropout(0.5, seed=2)
     >>> drop(torch.arange(6.0))
-    tensor([ 0.,  0.,  0.,  6.,  0., 10.])
+    tensor([0., 2., 4., 6., 0., 0.])
     >>> drop.eval()(torch.arange(6.0))
     tensor([0., 1., 2., 3., 4., 5.])
 

@@ -13,7 +13,6 @@ from dropwise._backends.protocol import Array
 from dropwise.textbook._compute import (
     affine,
     product,
-    relu,
     softmax,
     sum_of_products,
     weight_gradients,
@@ -25,6 +24,7 @@ from dropwise.textbook._shared import (
     TextObject,
     masked_gradient,
     multiply_by_mask,
+    relu,
     relu_gradient,
     training_dropout,
 )

@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from dropwise import _dtypes, _updates
+from dropwise import _updates
 from dropwise._backends.protocol import Array
+from dropwise._dtypes import F32, F64
 from dropwise.textbook._compute import FEW_ELEMENTS
 from dropwise.textbook._shared import TextObject
 
@@ -78,38 +79,50 @@ def _usable(value: Any, gradient: Array) -> Array:
     """`value` itself if a rule may change it in place, else a copy of the gradient's shape."""
     if (
         type(value) is np.ndarray
-        and (value.dtype is _dtypes.F32 or value.dtype is _dtypes.F64)
+        and (value.dtype is F32 or value.dtype is F64)
         and value.flags.carray
         and value.shape == gradient.shape
     ):
         return value
     wide = np.result_type(np.asarray(value).dtype, np.float32)
-    dtype = wide if wide == _dtypes.F32 else _dtypes.F64
+    dtype = wide if wide == F32 else F64
     return np.array(np.broadcast_to(value, gradient.shape), dtype, order="C")
 
 
-def _flat(array: Array, dtype: np.dtype[Any]) -> Array:
-    return np.ascontiguousarray(array, dtype).reshape(-1)
+def _operands(value: Any, gradient: Any) -> tuple[Array, Array]:
+    """What a rule may change in place of `value`, and the gradient in its dtype and order."""
+    if type(value) is np.ndarray and type(gradient) is np.ndarray:
+        dtype = value.dtype
+        if (
+            dtype is gradient.dtype
+            and (dtype is F32 or dtype is F64)
+            and value.shape == gradient.shape
+            and value.flags.carray
+            and gradient.flags.carray
+        ):
+            return value, gradient
+    gradient = np.asarray(gradient)
+    p = _usable(value, gradient)
+    return p, np.ascontiguousarray(gradient, p.dtype)
 
 
 def _moment(layer: Any, name: str, p: Array) -> Array:
-    """The moment of that name, flat; it stays an attribute of the layer."""
+    """The moment of that name; it stays an attribute of the layer."""
     moment = layer.__dict__[name]
     usable = _usable(moment, p)
     if usable.dtype is not p.dtype:
         usable = usable.astype(p.dtype)
     if usable is not moment:
         layer.__dict__[name] = usable
-    return usable.reshape(-1)
+    return usable
 
 
 def _put(layer: Any, name: str, value: Any, changed: Array) -> None:
     """Give the layer what a rule changed, in the array that it has where that fits."""
-    if changed is not value:
-        if type(value) is np.ndarray and value.shape == changed.shape and value.dtype.kind == "f":
-            value[...] = changed
-        else:
-            setattr(layer, name, changed)
+    if type(value) is np.ndarray and value.shape == changed.shape and value.dtype.kind == "f":
+        value[...] = changed
+    else:
+        setattr(layer, name, changed)
 
 
 class Optimizer_SGD(Optimizer):
@@ -139,19 +152,24 @@ class Optimizer_SGD(Optimizer):
             layer.weights += weights
             layer.biases += biases
             return
-        self._step(layer, "weights", layer.weights, layer.dweights, "weight_momentums")
-        self._step(layer, "biases", layer.biases, layer.dbiases, "bias_momentums")
+        scalars = _updates.SGDScalars(self.current_learning_rate, momentum, False, 0.0)
+        self._step(layer, "weights", layer.weights, layer.dweights, "weight_momentums", scalars)
+        self._step(layer, "biases", layer.biases, layer.dbiases, "bias_momentums", scalars)
 
-    def _step(self, layer: Any, name: str, value: Any, gradient: Array, moments: str) -> None:
-        rate, momentum = self.current_learning_rate, self.momentum
-        gradient = np.asarray(gradient)
-        p = _usable(value, gradient)
-        velocity = None
-        if momentum:
-            velocity = _moment(layer, moments, p)
-        scalars = _updates.SGDScalars(rate, momentum, False, 0.0)
-        _updates.sgd(p.reshape(-1), _flat(gradient, p.dtype), velocity, scalars)
-        _put(layer, name, value, p)
+    def _step(
+        self,
+        layer: Any,
+        name: str,
+        value: Any,
+        gradient: Array,
+        moments: str,
+        scalars: _updates.SGDScalars,
+    ) -> None:
+        p, gradient = _operands(value, gradient)
+        velocity = _moment(layer, moments, p) if scalars.momentum else None
+        _updates.sgd(p, gradient, velocity, scalars)
+        if p is not value:
+            _put(layer, name, value, p)
 
 
 class Optimizer_Adam(Optimizer):
@@ -220,8 +238,8 @@ class Optimizer_Adam(Optimizer):
         of: str,
         scalars: _updates.AdamScalars,
     ) -> None:
-        gradient = np.asarray(gradient)
-        p = _usable(value, gradient)
+        p, gradient = _operands(value, gradient)
         m, v = _moment(layer, f"{of}_momentums", p), _moment(layer, f"{of}_cache", p)
-        _updates.adam(p.reshape(-1), _flat(gradient, p.dtype), m, v, scalars)
-        _put(layer, name, value, p)
+        _updates.adam(p, gradient, m, v, scalars)
+        if p is not value:
+            _put(layer, name, value, p)
