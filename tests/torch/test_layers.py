@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 
 import pytest
@@ -12,6 +13,7 @@ torch = require("torch")
 from torch import nn
 from torch.nn import functional as F
 
+import dropwise as dw
 import dropwise.torch as dt
 from torch_models import encoder, sample
 
@@ -90,6 +92,48 @@ def test_a_hook_on_the_last_dropout_leaves_the_rest_of_the_block_one_step(steps)
     model(sample())
     assert seen == [1]
     assert steps() == ["attend", "fused"] * 2
+
+
+def test_a_hook_on_the_activation_runs(steps):
+    model = encoder(activation=nn.ReLU())
+    seen: list[int] = []
+    model.layers[0].activation.register_forward_hook(lambda *_: seen.append(1))
+    report = dt.convert(model)
+    assert report.kept == {}
+    model(sample())
+    assert seen == [1]
+    assert steps() == ["attend", "attend", "fused"]
+
+
+def test_the_backends_agree(steps):
+    model = encoder(0.3)
+    dt.convert(model)
+    results = []
+    for name in ("native", "numba"):
+        require({"native": "dropwise._native", "numba": "numba"}[name])
+        model.zero_grad()
+        torch.manual_seed(2)
+        with dw.backend(name):
+            y = model(sample())
+            y.square().sum().backward()
+        results.append([y, *(p.grad for p in model.parameters())])
+    assert steps() == ["attend", "fused"] * 4
+    for native, numba in zip(*results, strict=True):
+        torch.testing.assert_close(numba, native, rtol=1e-4, atol=1e-4)
+
+
+def test_saved_tensors_may_be_kept_elsewhere():
+    model = encoder(0.3)
+    dt.convert(model)
+    gradients = []
+    for hooks in (None, torch.autograd.graph.saved_tensors_hooks(torch.clone, torch.clone)):
+        model.zero_grad()
+        torch.manual_seed(3)
+        with hooks or contextlib.nullcontext():
+            y = model(sample())
+        y.square().sum().backward()
+        gradients.append([p.grad.clone() for p in model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
 def test_autocast_keeps_pytorchs_linear_layers(steps):

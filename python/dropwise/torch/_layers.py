@@ -14,15 +14,14 @@ from dropwise.torch._feed_forward import can_fuse, fused
 
 
 def is_relu(activation: Any) -> bool:
-    """Whether this is ReLU, as a function or as a module without hooks."""
-    if type(activation) is nn.ReLU:
-        return is_bare(activation)
-    return activation in (F.relu, torch.relu)
+    """Whether this is ReLU, as a function or as a module."""
+    return type(activation) is nn.ReLU or activation in (F.relu, torch.relu)
 
 
 def _feed_forward(layer: Any, x: Tensor, last: nn.Module) -> Tensor | None:
     """The block of an encoder or decoder layer as one step, or None if that is not for it."""
-    if not is_relu(layer.activation):
+    activation = layer.activation
+    if not is_relu(activation) or (isinstance(activation, nn.Module) and not is_bare(activation)):
         return None
     layers = (layer.linear1, layer.dropout, layer.linear2, last)
     if can_fuse(x, layers):
