@@ -125,7 +125,7 @@ def apply_mask(
         mask_shape = x.shape if noise_shape is None else noise_shape
         kept = np.broadcast_to(unpack_bits(bits, mask_shape), x.shape)
     if has_kernel(x.dtype):
-        of_x = bits if kept is None else np.packbits(kept, bitorder="little")
+        of_x = bits if kept is None else _pack(kept)
         apply_bits = active().apply_bits
         return _elementwise(x, out, lambda a, b: apply_bits(a, b, of_x, scale))
     y = np.zeros(x.shape, x.dtype)
@@ -138,6 +138,17 @@ def apply_mask(
         return y
     out[...] = y
     return out
+
+
+def _pack(kept: NDArray[np.bool_]) -> Bits:
+    """The packed mask of a mask that may be a broadcast view."""
+    varied = max((i + 1 for i, stride in enumerate(kept.strides) if stride), default=0)
+    run = math.prod(kept.shape[varied:])  # elements in a row that share a value
+    # Whole bytes then, which are copied in less time than bits are packed.
+    if run % 8 or not kept.size or 0 in kept.strides[:varied]:
+        return np.packbits(kept, bitorder="little")
+    first: Any = (..., *(0,) * (kept.ndim - varied))
+    return np.repeat(np.where(kept[first], np.uint8(255), np.uint8(0)), run // 8)
 
 
 def apply_relu(x: Array, out: Array | None) -> tuple[Array, Bits]:

@@ -122,11 +122,12 @@ def test_the_input_is_not_changed():
 
 
 @pytest.mark.parametrize(
-    "noise", [(1, None, None), (None, 1, 5), (4, None, 1), (1, 1, 1), [4, 1, 1]]
+    "noise", [(1, None, None), (None, 1, None), (4, None, 1), (1, 1, 1), [4, 1, 1], (1, None, 1)]
 )
 @pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16, np.longdouble])
-def test_a_noise_shape_is_a_mask_of_its_own_broadcast(noise, dtype):
-    x = sample((4, 3, 5), dtype)
+@pytest.mark.parametrize("columns", [5, 8, 0])
+def test_a_noise_shape_is_a_mask_of_its_own_broadcast(noise, dtype, columns):
+    x = sample((4, 3, columns), dtype)
     shape = tuple(n or m for n, m in zip(noise, x.shape, strict=True))
     mask = np.broadcast_to(F.dropout_mask(shape, 0.5, key=3, offset=77), x.shape)
     options = {"key": 3, "offset": 77, "noise_shape": noise}
