@@ -31,6 +31,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
         function = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *given: taken.append(name) or function(*given))
 
+    watch(_feed_forward, "fused")
     watch(_layers, "fused")
     watch(_multihead_attention, "attend")
 

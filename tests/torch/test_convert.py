@@ -16,6 +16,8 @@ from torch import nn
 import dropwise.torch as dt
 from torch_models import encoder, sample
 
+pytestmark = pytest.mark.usefixtures("steps")  # blocks of any size are one step
+
 
 @pytest.mark.parametrize("name", [n for n in vars(nn) if n.endswith("Dropout") or "Dropout" in n])
 def test_every_dropout_of_torch_becomes_ours(name):

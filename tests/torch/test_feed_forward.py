@@ -20,26 +20,7 @@ from dropwise.torch import _feed_forward as module
 
 TOLERANCE = 2e-6  # of the norm: float32 sums of at most 200 terms
 
-
-@pytest.fixture(autouse=True)
-def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of any size are one step."""
-    monkeypatch.setattr(module, "_WORTH", 0)
-
-
-@pytest.fixture
-def fused_calls(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
-    """How often the layers were computed as one step since the last call of this."""
-    calls: list[int] = []
-    apply = module.fused
-    monkeypatch.setattr(module, "fused", lambda *given: calls.append(1) or apply(*given))
-
-    def count() -> int:
-        n = len(calls)
-        calls.clear()
-        return n
-
-    return count
+pytestmark = pytest.mark.usefixtures("steps")  # blocks of any size are one step
 
 
 def layers_of(*, rate: float = 0.3, out_rate: float | None = None, bias: bool = True) -> list:
@@ -93,23 +74,23 @@ def check(x: torch.Tensor, layers: list, dy: torch.Tensor | None = None) -> None
 
 @pytest.mark.parametrize("out_rate", [None, 0.0, 0.2, 1.0])
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.9, 1.0])
-def test_values_and_gradients_are_those_of_the_layers(rate, out_rate, fused_calls):
+def test_values_and_gradients_are_those_of_the_layers(rate, out_rate, steps):
     layers = layers_of(rate=rate, out_rate=out_rate)
     check(torch.randn(200, 48, requires_grad=True), layers)
-    assert fused_calls() == 1
+    assert len(steps()) == 1
 
 
 @pytest.mark.parametrize("shape", [(48,), (1, 48), (7, 3, 48), (2, 3, 5, 48)])
 @pytest.mark.parametrize("bias", [True, False])
-def test_inputs_may_have_any_rank(shape, bias, fused_calls):
+def test_inputs_may_have_any_rank(shape, bias, steps):
     check(torch.randn(shape, requires_grad=True), layers_of(out_rate=0.2, bias=bias))
-    assert fused_calls() == 1
+    assert len(steps()) == 1
 
 
-def test_there_may_be_more_hidden_layers(fused_calls):
+def test_there_may_be_more_hidden_layers(steps):
     layers = [*layers_of(out_rate=0.4), nn.Linear(40, 33), dt.Dropout(0.1), nn.Linear(33, 9)]
     check(torch.randn(65, 48, requires_grad=True), layers)
-    assert fused_calls() == 1
+    assert len(steps()) == 1
 
 
 @pytest.mark.parametrize("wanted", list(itertools.product((False, True), repeat=5)))
@@ -138,13 +119,13 @@ def test_any_strides():
     check(x, layers, dy=torch.randn(40, 30).t())
 
 
-def test_no_rows(fused_calls):
+def test_no_rows(steps):
     layers = layers_of(out_rate=0.2)
     x = torch.zeros(0, 3, 48, requires_grad=True)
     y = dt.feed_forward(x, *layers)
     assert y.shape == (0, 3, 40)
     y.sum().backward()
-    assert fused_calls() == 1
+    assert len(steps()) == 1
     assert x.grad.shape == x.shape
     assert all(not p.grad.any() for p in parameters_of(layers))
 
@@ -238,12 +219,12 @@ def test_a_weight_changed_before_backward_is_an_error():
         y.sum().backward()
 
 
-def test_no_graph_is_kept_without_gradients(fused_calls):
+def test_no_graph_is_kept_without_gradients(steps):
     layers = layers_of()
     for context in (torch.no_grad, torch.inference_mode):
         with context():
             assert not dt.feed_forward(torch.randn(4, 48), *layers).requires_grad
-    assert fused_calls() == 2
+    assert len(steps()) == 2
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
@@ -340,7 +321,7 @@ REASONS = {
 
 
 @pytest.mark.parametrize("reason", REASONS)
-def test_layers_are_called_one_by_one_if_that_may_differ(reason, fused_calls):
+def test_layers_are_called_one_by_one_if_that_may_differ(reason, steps):
     layers = layers_of(out_rate=0.2)
     handle = REASONS[reason](layers)
     try:
@@ -352,32 +333,29 @@ def test_layers_are_called_one_by_one_if_that_may_differ(reason, fused_calls):
     finally:
         if hasattr(handle, "remove") and not isinstance(handle, nn.Module):
             handle.remove()
-    assert fused_calls() == 0
+    assert len(steps()) == 0
     assert torch.equal(y, expected)
 
 
 @pytest.mark.parametrize("rows", [1, 1000])
-def test_little_work_is_left_to_the_layers(rows, monkeypatch):
-    monkeypatch.undo()
-    calls = []
-    fused = module.fused
-    monkeypatch.setattr(module, "fused", lambda *given: calls.append(1) or fused(*given))
+def test_little_work_is_left_to_the_layers(rows, steps, monkeypatch):
+    monkeypatch.setattr(module, "_WORTH", 1 << 19)
     layers = layers_of()
     torch.manual_seed(1)
     y = dt.feed_forward(torch.ones(rows, 48), *layers)
     torch.manual_seed(1)
     assert_close(y.detach(), one_by_one(torch.ones(rows, 48), layers).double().detach())
-    assert len(calls) == (rows > 1)
+    assert len(steps()) == (rows > 1)
 
 
-def test_autocast_computes_the_layers_in_16_bits(fused_calls):
+def test_autocast_computes_the_layers_in_16_bits(steps):
     layers = layers_of()
     with torch.autocast("cpu", torch.bfloat16):
         assert dt.feed_forward(torch.randn(5, 48), *layers).dtype == torch.bfloat16
-    assert fused_calls() == 0
+    assert len(steps()) == 0
 
 
-def test_transforms_see_the_layers(fused_calls):
+def test_transforms_see_the_layers(steps):
     layers = layers_of(rate=0.3)
     x = torch.randn(5, 48)
 
@@ -394,20 +372,20 @@ def test_transforms_see_the_layers(fused_calls):
         dual = torch.autograd.forward_ad.make_dual(x.detach(), torch.ones_like(x))
         y = dt.feed_forward(dual, *layers)
         assert torch.autograd.forward_ad.unpack_dual(y).tangent is not None
-    assert fused_calls() == 0
+    assert len(steps()) == 0
 
 
-def test_dispatch_modes_see_the_layers(fused_calls):
+def test_dispatch_modes_see_the_layers(steps):
     from torch.utils.flop_counter import FlopCounterMode
 
     layers = layers_of()
     with FlopCounterMode(display=False) as counter:
         dt.feed_forward(torch.randn(5, 48), *layers)
     assert counter.get_total_flops() == 2 * 5 * 136 * (48 + 40)
-    assert fused_calls() == 0
+    assert len(steps()) == 0
 
 
-def test_other_devices_and_subclasses_of_tensors_are_pytorchs(fused_calls):
+def test_other_devices_and_subclasses_of_tensors_are_pytorchs(steps):
     layers = layers_of(out_rate=0.1)
     on_meta = [layer.to("meta") for layer in copy.deepcopy(layers)]
     assert dt.feed_forward(torch.empty(5, 48, device="meta"), *on_meta).device.type == "meta"
@@ -416,13 +394,13 @@ def test_other_devices_and_subclasses_of_tensors_are_pytorchs(fused_calls):
         pass
 
     assert type(dt.feed_forward(torch.randn(5, 48).as_subclass(Mine), *layers)) is Mine
-    assert fused_calls() == 0
+    assert len(steps()) == 0
 
 
-def test_a_shape_that_does_not_fit_is_pytorchs_error(fused_calls):
+def test_a_shape_that_does_not_fit_is_pytorchs_error(steps):
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         dt.feed_forward(torch.randn(5, 47), *layers_of())
-    assert fused_calls() == 0
+    assert len(steps()) == 0
 
 
 def test_too_few_layers_are_refused():

@@ -17,6 +17,8 @@ import dropwise as dw
 import dropwise.torch as dt
 from torch_models import encoder, sample
 
+pytestmark = pytest.mark.usefixtures("steps")  # blocks of any size are one step
+
 
 def test_an_encoder_takes_our_steps_in_training(steps):
     model = encoder()
