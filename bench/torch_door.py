@@ -33,10 +33,16 @@ PEER, OURS, NONE = "PyTorch", "dropwise", "PyTorch, no dropout"
 torch = harness.optional("torch")
 
 
-def agree(found: Iterable[Any], expected: Iterable[Any], tolerance: float = 2e-5) -> None:
-    """Raise unless tensors are the same to that share of their norm."""
+def agree(found: Iterable[Any], expected: Iterable[Any], autocast: bool = False) -> None:
+    """Raise unless results and their gradients are the same to rounding.
+
+    One hidden unit in millions is so close to 0 that rounding decides whether ReLU lets its
+    gradient pass, hence the larger tolerance for gradients.
+    """
+    tolerance = 5e-2 if autocast else 2e-6
     for a, b in zip(found, expected, strict=True):
         assert (a - b).norm() <= tolerance * b.norm()
+        tolerance = max(tolerance, 3e-3)
 
 
 def finite(result: Any) -> None:
@@ -92,7 +98,7 @@ def before_and_after(
     dy = torch.randn_like(x)
     models = {PEER: model, OURS: converted}
     found = [gradients(under_autocast(m), x, dy, m.parameters()) for m in models.values()]
-    agree(*reversed(found), tolerance=5e-2 if autocast else 2e-5)
+    agree(*reversed(found), autocast=autocast)
     if none:
         models[NONE] = set_rate(copy.deepcopy(model), 0.0)
     for name in (PEER, OURS):
