@@ -27,18 +27,23 @@ def missing(reason: str) -> None:
     pytest.skip(reason, allow_module_level=True)
 
 
+def is_installed(module: str) -> bool:
+    """Whether a module can be found; a folder of tests of the same name is none."""
+    parent = module.rpartition(".")[0]
+    if parent and not is_installed(parent):
+        return False
+    spec = importlib.util.find_spec(module)
+    return spec is not None and spec.origin is not None
+
+
 def require(module: str) -> types.ModuleType:
     """Import an optional module, or skip.  A module that is there but broken is an error."""
-    python = ONE_PYTHON.get(module)
-    if python not in (None, sys.version_info[:2]) and importlib.util.find_spec(module) is None:
-        wanted = ".".join(map(str, python))
-        pytest.skip(
-            f"{module} is NOT tested: it comes with Python {wanted}", allow_module_level=True
-        )
-    parent = module.rpartition(".")[0]
-    if (parent and importlib.util.find_spec(parent) is None) or (
-        importlib.util.find_spec(module) is None
-    ):
+    if not is_installed(module):
+        python = ONE_PYTHON.get(module, sys.version_info[:2])
+        if python != sys.version_info[:2]:
+            wanted = ".".join(map(str, python))
+            reason = f"{module} is NOT tested: it is installed for Python {wanted} only"
+            pytest.skip(reason, allow_module_level=True)
         missing(f"{module} is not installed")
     return importlib.import_module(module)
 
