@@ -145,11 +145,11 @@ def jax_epoch(p: Problem, rate: float) -> Epoch:
     return epoch
 
 
-def sklearn_epoch(p: Problem) -> Epoch:
-    """`MLPClassifier.partial_fit`, which has no dropout."""
-    net = _sklearn.MLPClassifier(
+def estimator_epoch(p: Problem, estimator: Any, **options: Any) -> Epoch:
+    """`partial_fit` of an `MLPClassifier`, scikit-learn's or ours."""
+    net = estimator(
         p.sizes[1:-1], batch_size=p.batch, alpha=0.0, learning_rate_init=LEARNING_RATE,
-        beta_1=BETAS[0], beta_2=BETAS[1], epsilon=EPSILON, random_state=0,
+        beta_1=BETAS[0], beta_2=BETAS[1], epsilon=EPSILON, random_state=0, **options,
     )  # fmt: skip
     classes = np.arange(CLASSES)
     with warnings.catch_warnings():
@@ -168,6 +168,14 @@ def sklearn_epoch(p: Problem) -> Epoch:
     return epoch
 
 
+def our_estimators(p: Problem, rate: float) -> Iterator[Epoch]:
+    """`dropwise.sklearn.MLPClassifier`, if scikit-learn is installed."""
+    if _sklearn is not None:
+        from dropwise.sklearn import MLPClassifier
+
+        yield estimator_epoch(p, MLPClassifier, dropout=rate)
+
+
 def peers(p: Problem, rate: float) -> Iterator[tuple[str, Epoch, float]]:
     """Name, epoch and dropout rate of those who are installed."""
     if _torch is not None:
@@ -176,4 +184,4 @@ def peers(p: Problem, rate: float) -> Iterator[tuple[str, Epoch, float]]:
     if _jax is not None:
         yield "JAX jit", jax_epoch(p, rate), rate
     if _sklearn is not None:
-        yield "scikit-learn, no dropout", sklearn_epoch(p), 0.0
+        yield "scikit-learn, no dropout", estimator_epoch(p, _sklearn.MLPClassifier), 0.0

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,10 @@ import pytest
 from support import require
 
 BENCH = Path(__file__).parents[1] / "bench"
+
+
+def _is_epoch(case: dict) -> bool:
+    return case["labels"]["what"] == "epoch"
 
 
 def _run(script: str, *arguments: str) -> str:
@@ -52,6 +57,10 @@ def test_a_bench_checks_and_times_all_its_contenders(name, tmp_path):
             assert 0 < times["minimum"] <= times["median"] <= times["high"] * (1 + 1e-9)
             assert times["paired"] > 0
         assert next(iter(case["times"].values()))["paired"] == 1
+    if name == "fit":
+        peers = {"native, estimator", "scikit-learn, no dropout"}
+        found = peers.intersection(*(c["times"] for c in result["cases"] if _is_epoch(c)))
+        assert found == (peers if find_spec("sklearn") else set())
 
 
 def test_the_costs_of_all_strategies_are_fitted():

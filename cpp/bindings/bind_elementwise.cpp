@@ -3,6 +3,8 @@
 // The Python side has validated; what is checked here only keeps a wrong call from corrupting
 // memory.  Arguments
 // are plain objects, because casting one to a typed array costs more than a small call.
+#include <pybind11/typing.h>
+
 #include "bindings/elements.hpp"
 #include "ops/elementwise.hpp"
 #include "ops/mask.hpp"
@@ -33,6 +35,27 @@ void bind_mask_bits(py::array bits, std::size_t n, double rate, std::uint64_t ke
     std::uint8_t* const to = writable_bits(bits, n);
     const MaybeRelease release(n);
     mask_bits(make_mask_spec(rate, key, stream), offset, n, to);
+}
+
+using Numbers = py::typing::Tuple<py::int_, py::ellipsis>;
+
+std::vector<std::uint64_t> numbers_of(const Numbers& tuple) {
+    std::vector<std::uint64_t> numbers;
+    for (const py::handle number : tuple) numbers.push_back(number.cast<std::uint64_t>());
+    return numbers;
+}
+
+void bind_mask_box(py::array bits, const Numbers& lengths, const Numbers& strides, double rate,
+                   std::uint64_t key, std::uint64_t stream, std::uint64_t offset) {
+    const Box box{offset, numbers_of(lengths), numbers_of(strides)};
+    require(
+        !box.lengths.empty() && box.lengths.size() == box.strides.size() && box.strides.back() == 1,
+        "a box has a length and a stride for each dimension, and the last stride is 1");
+    const std::size_t n = box.size();
+    require(n > 0, "a box must not be empty");
+    std::uint8_t* const to = writable_bits(bits, n);
+    const MaybeRelease release(n);
+    mask_box(make_mask_spec(rate, key, stream), box, to);
 }
 
 void bind_dropout_forward(const py::array& x, py::array out, const py::object& bits, double rate,
@@ -78,6 +101,8 @@ void bind_nonzero_bits(const py::array& x, py::array bits) {
 void bind_elementwise(py::module_& m) {
     m.def("mask_bits", &bind_mask_bits, py::arg("bits"), py::arg("n"), py::arg("rate"),
           py::arg("key"), py::arg("stream"), py::arg("offset"));
+    m.def("mask_box", &bind_mask_box, py::arg("bits"), py::arg("lengths"), py::arg("strides"),
+          py::arg("rate"), py::arg("key"), py::arg("stream"), py::arg("offset"));
     m.def("dropout_forward", &bind_dropout_forward, py::arg("x"), py::arg("out"), py::arg("bits"),
           py::arg("rate"), py::arg("scale"), py::arg("key"), py::arg("stream"), py::arg("offset"));
     m.def("apply_bits", &bind_apply_bits, py::arg("x"), py::arg("out"), py::arg("bits"),

@@ -41,9 +41,8 @@ void* beside(const py::object& field, const Parameters& x) {
     return array.mutable_data();
 }
 
-Parameters parameters(py::array& p, const py::array& g, const py::object& master, double l1,
-                      double l2) {
-    Parameters x{element_of(p), size_of(p), p.mutable_data(), g.data(), nullptr, {l1, l2}};
+Parameters parameters(py::array& p, const py::array& g, const py::object& master) {
+    Parameters x{element_of(p), size_of(p), p.mutable_data(), g.data(), nullptr};
     require(size_of(g) == x.n && element_of(g) == x.element, "g must have size and dtype of p");
     x.master = static_cast<float*>(beside(master, x));
     const bool is_half = x.element == Element::f16 || x.element == Element::bf16;
@@ -52,8 +51,8 @@ Parameters parameters(py::array& p, const py::array& g, const py::object& master
 }
 
 void bind_adam_step(py::array p, const py::array& g, const py::object& m, const py::object& v,
-                    const Scalars& scalars, const py::object& master, double l1, double l2) {
-    const Parameters x = parameters(p, g, master, l1, l2);
+                    const Scalars& scalars, const py::object& master) {
+    const Parameters x = parameters(p, g, master);
     void* const mean = beside(m, x);
     void* const square = beside(v, x);
     require(mean != nullptr && square != nullptr, "m and v must be arrays");
@@ -63,8 +62,8 @@ void bind_adam_step(py::array p, const py::array& g, const py::object& m, const 
 }
 
 void bind_sgd_step(py::array p, const py::array& g, const py::object& velocity,
-                   const Scalars& scalars, const py::object& master, double l1, double l2) {
-    const Parameters x = parameters(p, g, master, l1, l2);
+                   const Scalars& scalars, const py::object& master) {
+    const Parameters x = parameters(p, g, master);
     void* const moving = beside(velocity, x);
     const SGDScalars s = sgd_scalars(scalars);
     const MaybeRelease release(x.n);
@@ -75,11 +74,9 @@ void bind_sgd_step(py::array p, const py::array& g, const py::object& velocity,
 
 void bind_optimizer(py::module_& m) {
     m.def("adam_step", &bind_adam_step, py::arg("p"), py::arg("g"), py::arg("m"), py::arg("v"),
-          py::arg("scalars"), py::arg("master") = py::none(), py::arg("l1") = 0.0,
-          py::arg("l2") = 0.0);
+          py::arg("scalars"), py::arg("master") = py::none());
     m.def("sgd_step", &bind_sgd_step, py::arg("p"), py::arg("g"), py::arg("velocity"),
-          py::arg("scalars"), py::arg("master") = py::none(), py::arg("l1") = 0.0,
-          py::arg("l2") = 0.0);
+          py::arg("scalars"), py::arg("master") = py::none());
 }
 
 }  // namespace dropwise

@@ -11,23 +11,16 @@
 
 namespace dropwise {
 
-// What makes parameters smaller.  The gradient becomes (g + p * slope) + step * sign(p), and then
-// p -= p * decay comes before the rest.  Zeros leave these out.
-template <class T>
-struct Shrinking {
-    T slope, step, decay;
-};
+// With a decay other than 0, p -= p * decay comes before the rest.
 template <class T>
 struct AdamConstants {
     T beta_1, rest_1;  // and 1 - beta_1
     T beta_2, rest_2;
-    T factor, epsilon;
-    Shrinking<T> shrinking;
+    T factor, epsilon, decay;
 };
 template <class T>
 struct SGDConstants {
-    T rate, momentum;
-    Shrinking<T> shrinking;
+    T rate, momentum, decay;
 };
 
 template <class T>

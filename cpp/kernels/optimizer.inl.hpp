@@ -27,53 +27,41 @@ inline float float_of(std::uint32_t bits) {
     return f.value;
 }
 
-// g, and with kPenalised what the penalties add to it.
-template <bool kPenalised, class T>
-T gradient_of(T g, T p, const dropwise::Shrinking<T>& s) {
-    if (!kPenalised) return g;
-    const T sign = (p > 0 ? T{1} : T{0}) - (p < 0 ? T{1} : T{0});
-    return g + p * s.slope + s.step * sign;
+template <bool kDecays, class T>
+T decayed(T p, T decay) {
+    return kDecays ? p - p * decay : p;
 }
 
 template <bool kDecays, class T>
-T decayed(T p, const dropwise::Shrinking<T>& s) {
-    return kDecays ? p - p * s.decay : p;
-}
-
-template <bool kDecays, bool kPenalised, class T>
 void adam_run(std::size_t n, T* __restrict p, const T* __restrict g, T* __restrict m,
               T* __restrict v, const dropwise::AdamConstants<T>& constants) {
     const dropwise::AdamConstants<T> c = constants;
     for (std::size_t i = 0; i < n; ++i) {
-        const T gradient = gradient_of<kPenalised>(g[i], p[i], c.shrinking);
-        const T mean = m[i] * c.beta_1 + gradient * c.rest_1;
-        const T square = v[i] * c.beta_2 + gradient * gradient * c.rest_2;
+        const T mean = m[i] * c.beta_1 + g[i] * c.rest_1;
+        const T square = v[i] * c.beta_2 + g[i] * g[i] * c.rest_2;
         m[i] = mean;
         v[i] = square;
-        p[i] = decayed<kDecays>(p[i], c.shrinking) -
+        p[i] = decayed<kDecays>(p[i], c.decay) -
                mean / (simd::square_root(square) + c.epsilon) * c.factor;
     }
 }
 
-template <bool kDecays, bool kPenalised, class T>
+template <bool kDecays, class T>
 void sgd_run(std::size_t n, T* __restrict p, const T* __restrict g,
              const dropwise::SGDConstants<T>& constants) {
     const dropwise::SGDConstants<T> c = constants;
-    for (std::size_t i = 0; i < n; ++i) {
-        const T gradient = gradient_of<kPenalised>(g[i], p[i], c.shrinking);
-        p[i] = decayed<kDecays>(p[i], c.shrinking) - gradient * c.rate;
-    }
+    for (std::size_t i = 0; i < n; ++i) p[i] = decayed<kDecays>(p[i], c.decay) - g[i] * c.rate;
 }
 
-template <bool kNesterov, bool kDecays, bool kPenalised, class T>
+template <bool kNesterov, bool kDecays, class T>
 void momentum_run(std::size_t n, T* __restrict p, const T* __restrict g, T* __restrict velocity,
                   const dropwise::SGDConstants<T>& constants) {
     const dropwise::SGDConstants<T> c = constants;
     for (std::size_t i = 0; i < n; ++i) {
-        const T step = gradient_of<kPenalised>(g[i], p[i], c.shrinking) * c.rate;
+        const T step = g[i] * c.rate;
         const T moving = velocity[i] * c.momentum - step;
         velocity[i] = moving;
-        const T from = decayed<kDecays>(p[i], c.shrinking);
+        const T from = decayed<kDecays>(p[i], c.decay);
         p[i] = kNesterov ? from - step + moving * c.momentum : from + moving;
     }
 }
@@ -107,47 +95,25 @@ std::uint16_t bf16_of_float(float x) {
     return static_cast<std::uint16_t>((x != x ? word | 0x00400000 : nearest) >> 16);
 }
 
-// Calls body with whether there is a decay, and whether there are penalties, as types.
-template <bool kValue>
-struct Constant {
-    static constexpr bool value = kValue;
-};
-template <class T, class Body>
-void with_shrinking(const dropwise::Shrinking<T>& s, Body body) {
-    const bool decays = s.decay != 0, penalised = s.slope != 0 || s.step != 0;
-    if (decays && penalised)
-        body(Constant<true>{}, Constant<true>{});
-    else if (decays)
-        body(Constant<true>{}, Constant<false>{});
-    else if (penalised)
-        body(Constant<false>{}, Constant<true>{});
-    else
-        body(Constant<false>{}, Constant<false>{});
-}
-
 template <class T>
 void adam(std::size_t n, T* p, const T* g, T* m, T* v, const dropwise::AdamConstants<T>& c) {
-    with_shrinking(c.shrinking, [&](auto decays, auto penalised) {
-        adam_run<decltype(decays)::value, decltype(penalised)::value>(n, p, g, m, v, c);
-    });
+    (c.decay != 0 ? adam_run<true, T> : adam_run<false, T>)(n, p, g, m, v, c);
 }
 
 template <class T>
 void sgd(std::size_t n, T* p, const T* g, const dropwise::SGDConstants<T>& c) {
-    with_shrinking(c.shrinking, [&](auto decays, auto penalised) {
-        sgd_run<decltype(decays)::value, decltype(penalised)::value>(n, p, g, c);
-    });
+    (c.decay != 0 ? sgd_run<true, T> : sgd_run<false, T>)(n, p, g, c);
 }
 
 template <class T>
 void sgd_momentum(std::size_t n, T* p, const T* g, T* velocity, bool nesterov,
                   const dropwise::SGDConstants<T>& c) {
-    with_shrinking(c.shrinking, [&](auto decays, auto penalised) {
-        constexpr bool kDecays = decltype(decays)::value;
-        constexpr bool kPenalised = decltype(penalised)::value;
-        (nesterov ? momentum_run<true, kDecays, kPenalised, T>
-                  : momentum_run<false, kDecays, kPenalised, T>)(n, p, g, velocity, c);
-    });
+    if (nesterov)
+        (c.decay != 0 ? momentum_run<true, true, T> : momentum_run<true, false, T>)(n, p, g,
+                                                                                    velocity, c);
+    else
+        (c.decay != 0 ? momentum_run<false, true, T> : momentum_run<false, false, T>)(n, p, g,
+                                                                                      velocity, c);
 }
 
 void widen_f16(std::size_t n, const std::uint16_t* from, float* to) {

@@ -24,12 +24,6 @@ const OptimizerKernels<T>& optimizer_kernels() {
         return kernels().optimizer_f64;
 }
 
-template <class T>
-Shrinking<T> shrinking(const Parameters& x, double decay) {
-    return {static_cast<T>(2 * x.penalties.l2), static_cast<T>(x.penalties.l1),
-            static_cast<T>(decay)};
-}
-
 // Calls step(first, n, p, g) for n <= kBlock elements of 16 bits: p is the master copy's part, and
 // g the gradient in a buffer.
 template <class Step>
@@ -71,7 +65,7 @@ void run_adam(const Parameters& x, T* m, T* v, const AdamScalars& s) {
                                      static_cast<T>(1 - s.beta_2),
                                      static_cast<T>(s.learning_rate * s.correction_1 / root),
                                      static_cast<T>(s.epsilon / root),
-                                     shrinking<T>(x, s.learning_rate * s.weight_decay)};
+                                     static_cast<T>(s.learning_rate * s.weight_decay)};
     const OptimizerKernels<T>& kern = optimizer_kernels<T>();
     for_each_run<T>(x, kAdamCost, [&](std::size_t first, std::size_t n, T* p, const T* g) {
         kern.adam(n, p, g, m + first, v + first, constants);
@@ -81,7 +75,7 @@ void run_adam(const Parameters& x, T* m, T* v, const AdamScalars& s) {
 template <class T>
 void run_sgd(const Parameters& x, T* velocity, const SGDScalars& s) {
     const SGDConstants<T> constants{static_cast<T>(s.learning_rate), static_cast<T>(s.momentum),
-                                    shrinking<T>(x, s.learning_rate * s.weight_decay)};
+                                    static_cast<T>(s.learning_rate * s.weight_decay)};
     const double cost = velocity == nullptr ? kSGDCost : kMomentumCost;
     const OptimizerKernels<T>& kern = optimizer_kernels<T>();
     for_each_run<T>(x, cost, [&](std::size_t first, std::size_t n, T* p, const T* g) {

@@ -21,11 +21,6 @@ struct SGDScalars {
     double weight_decay;
 };
 
-// l1 * sum(|p|) + l2 * sum(p**2), whose gradient is added to g (which itself stays what it is).
-struct Penalties {
-    double l1 = 0, l2 = 0;
-};
-
 // n parameters and their gradient, both of type `element`.  16-bit parameters have a float32 master
 // copy, which the step changes; p becomes that, rounded.  For others `master` is null.
 struct Parameters {
@@ -34,7 +29,6 @@ struct Parameters {
     void* p;
     const void* g;
     float* master;
-    Penalties penalties;
 };
 
 // Changes p, and the moments m and v, which have its type (float for 16-bit parameters).

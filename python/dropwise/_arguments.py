@@ -66,6 +66,27 @@ def as_offset(offset: int, size: int) -> int:
     return _as_unsigned(offset, "offset", KEY_END - size + 1, f"2**64 - {size}]")
 
 
+def as_within(within: Any, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Where a part of this shape begins in a global array, and the shape of that."""
+    try:
+        start, whole = within
+        start, whole = as_shape(start), as_shape(whole)
+    except (TypeError, ValueError) as error:
+        wanted = f"within must be (start, global_shape), got {within!r}"
+        raise type(error)(f"{wanted}: {error}") from None
+    ends = [s + n for s, n in zip(start, shape, strict=False)]
+    if not len(start) == len(whole) == len(shape) or any(
+        end > g for end, g in zip(ends, whole, strict=True)
+    ):
+        raise ValueError(
+            f"within must be (start, global_shape) of an array that a part of shape {shape} fits "
+            f"into, got {within!r}"
+        )
+    if math.prod(whole) > KEY_END:
+        raise ValueError(f"within: a global array has at most 2**64 elements, got {whole}")
+    return start, whole
+
+
 def _as_unsigned(value: int, name: str, end: int, limit: str | None = None) -> int:
     number = as_integer(value, name)
     if not 0 <= number < end:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dropwise import _memory
 from dropwise._arguments import as_operand
 from dropwise._backends import active
-from dropwise._backends.protocol import Array, Bits, Product
+from dropwise._backends.protocol import Array, Bits, Box, Product
 from dropwise._dtypes import F32, F64, alpha_constants, has_kernel, wide_dtype
 
 # [256, 8]: the bits of each byte of a packed mask.
@@ -36,7 +36,7 @@ class NoiseSpec(NamedTuple):
     scale: float  # rounded to the dtype of the array
     key: int
     stream: int = 0
-    offset: int = 0
+    offset: int | Box = 0
     noise_shape: tuple[int, ...] | None = None  # None: the shape of the array
     shift: float = 0.0  # rounded to the dtype of the array, and so is `dropped`
     dropped: float = 0.0
@@ -52,7 +52,7 @@ def alpha_noise(
     dtype: np.dtype[Any],
     key: int,
     stream: int = 0,
-    offset: int = 0,
+    offset: int | Box = 0,
     noise_shape: tuple[int, ...] | None = None,
     *,
     training: bool = True,
@@ -66,10 +66,35 @@ def alpha_noise(
     return NoiseSpec(rate, scale, key, stream, offset, noise_shape, shift, dropped)
 
 
-def make_bits(size: int, rate: float, key: int, stream: int, offset: int) -> Bits:
+def box_of(
+    start: tuple[int, ...], shape: tuple[int, ...], whole: tuple[int, ...]
+) -> tuple[tuple[int, ...], int | Box]:
+    """The part of the shape `shape` that begins at `start` in the noise array of shape `whole`.
+
+    Where that has 1, the part has 1 at the start, too.  Returns the shape of the part, and where
+    its elements are: an offset if they are one run.
+    """
+    part = tuple(1 if g == 1 else n for n, g in zip(shape, whole, strict=True))
+    first, stride, lengths, strides = 0, 1, [1], [1]
+    for s, n, g in reversed([*zip(start, part, whole, strict=True)]):
+        if n > 1 and stride == lengths[-1] * strides[-1]:  # goes on where the last ones end
+            lengths[-1] *= n
+        elif n != 1:
+            lengths.append(n)
+            strides.append(stride)
+        first += 0 if g == 1 else s * stride
+        stride *= g
+    if len(lengths) == 1 or 0 in part:
+        return part, first
+    return part, Box(first, tuple(lengths[::-1]), tuple(strides[::-1]))
+
+
+def make_bits(size: int, rate: float, key: int, stream: int, offset: int | Box) -> Bits:
     """The packed mask of `size` elements."""
     bits = _memory.empty_bits(size)
-    if size:
+    if isinstance(offset, Box):
+        active().mask_box(bits, offset.lengths, offset.strides, rate, key, stream, offset.first)
+    elif size:
         active().mask_bits(bits, size, rate, key, stream, offset)
     return bits
 
@@ -83,7 +108,7 @@ def unpack_bits(bits: Bits, shape: tuple[int, ...]) -> NDArray[np.bool_]:
 def apply_dropout(x: Array, out: Array | None, bits: Bits | None, noise: NoiseSpec) -> Array:
     """Dropout of an array from `as_input`; the packed mask goes to `bits` if given."""
     constants = noise.shift or noise.dropped
-    if noise.noise_shape is None and has_kernel(x.dtype):
+    if noise.noise_shape is None and has_kernel(x.dtype) and not isinstance(noise.offset, Box):
         if bits is None and constants:
             bits = _memory.empty_bits(x.size)
         y = _elementwise(x, out, functools.partial(_dropout_kernel, bits, noise))
@@ -103,6 +128,7 @@ def apply_dropout(x: Array, out: Array | None, bits: Bits | None, noise: NoiseSp
 
 def _dropout_kernel(bits: Bits | None, noise: NoiseSpec, x: Array, out: Array) -> None:
     rate, scale, key, stream, offset, _, _, _ = noise
+    assert not isinstance(offset, Box)
     active().dropout_forward(x, out, bits, rate, scale, key, stream, offset)
 
 

@@ -11,8 +11,6 @@ def adam_step(
     v: object,
     scalars: tuple[float, ...],
     master: object = ...,
-    l1: typing.SupportsFloat | typing.SupportsIndex = ...,
-    l2: typing.SupportsFloat | typing.SupportsIndex = ...,
 ) -> None: ...
 def apply_bits(
     x: numpy.ndarray,
@@ -47,6 +45,15 @@ def mask_bits(
     stream: typing.SupportsInt | typing.SupportsIndex,
     offset: typing.SupportsInt | typing.SupportsIndex,
 ) -> None: ...
+def mask_box(
+    bits: numpy.ndarray,
+    lengths: tuple[int, ...],
+    strides: tuple[int, ...],
+    rate: typing.SupportsFloat | typing.SupportsIndex,
+    key: typing.SupportsInt | typing.SupportsIndex,
+    stream: typing.SupportsInt | typing.SupportsIndex,
+    offset: typing.SupportsInt | typing.SupportsIndex,
+) -> None: ...
 def memory_limit() -> int: ...
 def multiply(products: object) -> None: ...
 def nonzero_bits(x: numpy.ndarray, bits: numpy.ndarray) -> None: ...
@@ -66,8 +73,6 @@ def sgd_step(
     velocity: object,
     scalars: tuple[float, ...],
     master: object = ...,
-    l1: typing.SupportsFloat | typing.SupportsIndex = ...,
-    l2: typing.SupportsFloat | typing.SupportsIndex = ...,
 ) -> None: ...
 def softmax_cross_entropy(
     scores: numpy.ndarray,

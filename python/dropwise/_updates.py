@@ -1,8 +1,9 @@
 """The update rules of the optimizers, on arrays that are given.
 
 A rule changes `p` and what it keeps beside it, in place, in one pass.  All arrays of a call are
-C-contiguous, of one dtype (float32 or float64) and one size, and share no memory.  Nothing
-here checks or remembers; the backends compute.
+C-contiguous, of one dtype (float32 or float64) and one size, and share no memory.  Where `p` and
+`g` are of 16 bits the rest is float32: a master copy of `p` moves, and `p` becomes it, rounded.
+Nothing here checks or remembers; the backends compute.
 """
 
 from __future__ import annotations
@@ -55,21 +56,29 @@ def adam_scalars(
     )
 
 
-def adam(p: Array, g: Array, m: Array, v: Array, scalars: AdamScalars) -> None:
+def adam(
+    p: Array, g: Array, m: Array, v: Array, scalars: AdamScalars, master: Array | None = None
+) -> None:
     """Adam with decoupled weight decay.
 
     ``m = beta_1 * m + (1 - beta_1) * g``, ``v = beta_2 * v + (1 - beta_2) * g**2``, and
     ``p -= learning_rate * (weight_decay * p + m * correction_1 / (sqrt(v * correction_2) +
     epsilon))``.
     """
-    active().adam_step(p, g, m, v, scalars)
+    active().adam_step(p, g, m, v, scalars, master)
 
 
-def sgd(p: Array, g: Array, velocity: Array | None, scalars: SGDScalars) -> None:
+def sgd(
+    p: Array,
+    g: Array,
+    velocity: Array | None,
+    scalars: SGDScalars,
+    master: Array | None = None,
+) -> None:
     """Stochastic gradient descent with decoupled weight decay.
 
     ``velocity = momentum * velocity - learning_rate * g``, and ``p += velocity`` after
     ``p -= learning_rate * weight_decay * p``; with `nesterov` it is
     ``p += momentum * velocity - learning_rate * g``.  No `velocity`: no momentum.
     """
-    active().sgd_step(p, g, velocity, scalars)
+    active().sgd_step(p, g, velocity, scalars, master)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +17,7 @@ from dropwise._arguments import (
     as_plain_array,
     as_shape,
     as_stream,
+    as_within,
     check_out,
     check_rate,
     check_scaling,
@@ -26,12 +28,16 @@ from dropwise._arrays import (
     apply_dropout,
     apply_mask,
     apply_relu,
+    box_of,
     make_bits,
     product,
     unpack_bits,
 )
-from dropwise._backends.protocol import Array
+from dropwise._backends.protocol import Array, Box
 from dropwise._dtypes import rate_and_scale
+
+# Where a part begins in a global array, in each dimension, and the shape of that.
+Within: TypeAlias = "tuple[Sequence[int], Sequence[int]]"
 
 __all__ = ["dropout", "dropout_backward", "dropout_mask", "matmul", "relu"]
 
@@ -43,6 +49,7 @@ def dropout(
     key: int,
     stream: int = 0,
     offset: int = 0,
+    within: Within | None = None,
     scaling: str = "inverted",
     noise_shape: Sequence[int | None] | None = None,
     training: bool = True,
@@ -62,7 +69,11 @@ def dropout(
     stream : int in [0, 2**56)
         Selects one mask of the sequence: use a new one for every call.
     offset : int in [0, 2**64)
-        Index of the first element in the global array of which `x` is a part.
+        Index of the first element in the global array of which `x` is a part, if `x` is one run of
+        its elements.
+    within : (start, global_shape), optional
+        In the place of `offset`: the index of the first element of `x` in each dimension of the
+        global array, and the shape of that, which `noise_shape` then refers to.
     scaling : {"inverted", "vanilla"}
         Kept elements are multiplied by ``1 / (1 - rate)`` in training ("inverted"), or by 1 in
         training and everything by ``1 - rate`` at inference ("vanilla").
@@ -110,11 +121,28 @@ def dropout(
     x = as_input(x, keep_integers=vanilla and training)
     mask_rate, scale = rate_and_scale(rate, scaling, training, x.dtype)
     key, stream = as_key(key), as_stream(stream)
-    noise = fit_noise_shape(as_noise_shape(noise_shape), x.shape)
-    offset = as_offset(offset, x.size if noise is None else math.prod(noise))
+    noise, first = _placed(x.shape, offset, within, noise_shape)
     if out is not None:
         check_out(out, x.shape, x.dtype)
-    return apply_dropout(x, out, None, NoiseSpec(mask_rate, scale, key, stream, offset, noise))
+    return apply_dropout(x, out, None, NoiseSpec(mask_rate, scale, key, stream, first, noise))
+
+
+def _placed(
+    shape: tuple[int, ...],
+    offset: int,
+    within: Within | None,
+    noise_shape: Sequence[int | None] | None,
+) -> tuple[tuple[int, ...] | None, int | Box]:
+    """The shape of the mask (None: `shape`), and where it is in that of the global array."""
+    given = as_noise_shape(noise_shape)
+    if within is None:
+        noise = fit_noise_shape(given, shape)
+        return noise, as_offset(offset, math.prod(shape if noise is None else noise))
+    if type(offset) is not int or offset:
+        raise ValueError("give offset or within, not both")
+    start, whole = as_within(within, shape)
+    part, first = box_of(start, shape, fit_noise_shape(given, whole) or whole)
+    return (None if part == shape else part), first
 
 
 def dropout_backward(
@@ -124,6 +152,7 @@ def dropout_backward(
     key: int | None = None,
     stream: int = 0,
     offset: int = 0,
+    within: Within | None = None,
     scaling: str = "inverted",
     noise_shape: Sequence[int | None] | None = None,
     training: bool = True,
@@ -136,11 +165,11 @@ def dropout_backward(
     ----------
     dy : array_like
         Gradient with respect to the result of `dropout`.
-    rate, key, stream, offset, scaling, noise_shape, training
+    rate, key, stream, offset, within, scaling, noise_shape, training
         As in the call of `dropout`; the mask is made again from them.
     mask : ndarray of bool, optional
-        The mask itself, True where kept, of the shape of `dy` or `noise_shape`; `key`, `stream` and
-        `offset` are then not needed.
+        The mask itself, True where kept, of the shape of `dy` or `noise_shape`; `key`, `stream`,
+        `offset` and `within` are then not needed.
     out : ndarray, optional
         Where the result goes; may be `dy`, or overlap it.
 
@@ -165,6 +194,7 @@ def dropout_backward(
             key=key,
             stream=stream,
             offset=offset,
+            within=within,
             scaling=scaling,
             noise_shape=noise_shape,
             training=training,
@@ -189,7 +219,13 @@ def dropout_backward(
 
 
 def dropout_mask(
-    shape: int | Sequence[int], rate: float, *, key: int, stream: int = 0, offset: int = 0
+    shape: int | Sequence[int],
+    rate: float,
+    *,
+    key: int,
+    stream: int = 0,
+    offset: int = 0,
+    within: Within | None = None,
 ) -> NDArray[np.bool_]:
     """Decide which elements survive.
 
@@ -204,6 +240,9 @@ def dropout_mask(
         Selects one mask of the sequence.
     offset : int in [0, 2**64)
         Index of the first element in the global array of which this is a part.
+    within : (start, global_shape), optional
+        In the place of `offset`: the index of the first element in each dimension of the global
+        array, and the shape of that.
 
     Returns
     -------
@@ -222,6 +261,9 @@ def dropout_mask(
     >>> F.dropout_mask((2, 3), 0.5, key=2)
     array([[False,  True,  True],
            [False, False,  True]])
+    >>> F.dropout_mask((2, 2), 0.5, key=2, within=((0, 1), (2, 3)))  # its last two columns
+    array([[ True,  True],
+           [False,  True]])
 
     References
     ----------
@@ -230,7 +272,8 @@ def dropout_mask(
     shape = as_shape(shape)
     size = math.prod(shape)
     rate, key, stream = check_rate(rate), as_key(key), as_stream(stream)
-    return unpack_bits(make_bits(size, rate, key, stream, as_offset(offset, size)), shape)
+    _, first = _placed(shape, offset, within, None)
+    return unpack_bits(make_bits(size, rate, key, stream, first), shape)
 
 
 def relu(x: ArrayLike, *, out: Array | None = None) -> Array:

@@ -27,6 +27,7 @@ class NativeBackend:
     name = "native"
 
     mask_bits = staticmethod(_native.mask_bits)
+    mask_box = staticmethod(_native.mask_box)
     dropout_forward = staticmethod(_native.dropout_forward)
     apply_bits = staticmethod(_native.apply_bits)
     relu = staticmethod(_native.relu)

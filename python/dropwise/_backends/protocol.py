@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +60,18 @@ class Product:
     strategy: str = ""
 
 
+class Box(NamedTuple):
+    """A part of a global array in C order: an offset, and how to go on from it.
+
+    The elements are ``first`` + the sum of index * stride, for all indices below `lengths` in C
+    order.
+    """
+
+    first: int
+    lengths: tuple[int, ...]
+    strides: tuple[int, ...]  # the last is 1
+
+
 class Backend(Protocol):
     """The functions that every backend has."""
 
@@ -69,6 +81,21 @@ class Backend(Protocol):
         self, bits: Bits, n: int, rate: float, key: int, stream: int, offset: int
     ) -> None:
         """Write the packed mask of elements ``offset`` to ``offset + n``."""
+
+    def mask_box(
+        self,
+        bits: Bits,
+        lengths: tuple[int, ...],
+        strides: tuple[int, ...],
+        rate: float,
+        key: int,
+        stream: int,
+        offset: int,
+    ) -> None:
+        """Write the packed mask of the elements of a `Box` whose `first` is `offset`.
+
+        It is not empty, and all indices are in [0, 2**64).
+        """
 
     def dropout_forward(
         self,
@@ -103,8 +130,6 @@ class Backend(Protocol):
         v: Array,
         scalars: tuple[float, float, float, float, float, float, float],
         master: Array | None = None,
-        l1: float = 0.0,
-        l2: float = 0.0,
     ) -> None:
         """Change `p`, `m` and `v` by a step of Adam with decoupled weight decay.
 
@@ -113,8 +138,7 @@ class Backend(Protocol):
 
         ``m = beta_1 * m + (1 - beta_1) * g``, ``v = beta_2 * v + (1 - beta_2) * g**2``, and
         ``p -= learning_rate * (weight_decay * p + m * correction_1 / (sqrt(v * correction_2) +
-        epsilon))``.  The gradient of ``l1 * sum(|p|) + l2 * sum(p**2)`` is added to `g` on its way
-        into the formula; the array itself stays as it is.
+        epsilon))``.
 
         For 16-bit `p` and `g`, `m` and `v` are float32 and so is `master`, a copy of `p` that is
         changed instead; `p` becomes that, rounded.
@@ -127,8 +151,6 @@ class Backend(Protocol):
         velocity: Array | None,
         scalars: tuple[float, float, bool, float],
         master: Array | None = None,
-        l1: float = 0.0,
-        l2: float = 0.0,
     ) -> None:
         """Change `p` and `velocity` by a step of gradient descent with decoupled weight decay.
 

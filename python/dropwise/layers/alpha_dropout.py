@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from dropwise import _arrays
+from dropwise._backends.protocol import Box
 from dropwise.layers.base import register
 from dropwise.layers.dropout_base import DropoutBase
 from dropwise.layers.structured_dropout import SpatialDropout
@@ -20,7 +21,7 @@ class _Alpha(DropoutBase):
         training: bool,
         dtype: np.dtype[Any],
         stream: int,
-        offset: int,
+        offset: int | Box,
         noise_shape: tuple[int, ...] | None,
     ) -> _arrays.NoiseSpec:
         key = self._streams.key

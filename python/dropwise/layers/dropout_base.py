@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dropwise import _arguments, _arrays, _dtypes, _memory, functional
 from dropwise._backends import active
-from dropwise._backends.protocol import Array, Bits
+from dropwise._backends.protocol import Array, Bits, Box
 from dropwise.layers.base import Layer, no_forward
 from dropwise.layers.run import RunContext
 from dropwise.random import STREAM_END, MaskStreams, Seed, key_from_seed, spawned_key
@@ -32,10 +32,10 @@ class DropoutPass(NamedTuple):
     scale: float
     key: int
     stream: int
-    offset: int
-    noise_shape: tuple[int, ...] | None
-    shift: float
-    dropped: float
+    offset: int | Box = 0
+    noise_shape: tuple[int, ...] | None = None
+    shift: float = 0.0
+    dropped: float = 0.0
 
     @property
     def noise(self) -> _arrays.NoiseSpec:
@@ -43,19 +43,23 @@ class DropoutPass(NamedTuple):
         return _arrays.NoiseSpec(*self[3:])
 
 
-# The fields of a DropoutPass.  In calls of a few elements the class would show.
-_PassFields: TypeAlias = (
-    "tuple[tuple[int, ...], np.dtype[Any], Bits | None, float, float, int, int, int,"
-    " tuple[int, ...] | None, float, float]"
+# The first fields of a DropoutPass whose others have their defaults, of a dtype in `STANDARD`, and
+# whether the result is small.  In calls of a few elements the class would show.
+_PlainPass: TypeAlias = (
+    "tuple[tuple[int, ...], np.dtype[Any], Bits | None, float, float, int, int, bool]"
 )
 # What a forward like the last one needs, and nothing has to be checked for: shape, dtype, whether
 # the result is small, rate, scale, key and the bytes of the mask (0: it is not kept).
 _SameCall: TypeAlias = "tuple[tuple[int, ...], np.dtype[Any], bool, float, float, int, int]"
 
-_empty = np.empty
+_empty, _ndarray = np.empty, np.ndarray
 _UINT8 = np.dtype(np.uint8)
 # Results of fewer elements are smaller than what `_memory` recycles, whatever their dtype.
 _SMALL = _memory.LARGE // 8
+
+
+def _in_full(record: DropoutPass | _PlainPass) -> DropoutPass:
+    return record if isinstance(record, DropoutPass) else DropoutPass(*record[:7])
 
 
 class DropoutBase(Layer):
@@ -67,8 +71,8 @@ class DropoutBase(Layer):
         As for `Dropout`.
     """
 
-    _pass: _PassFields | None = None
-    _training_pass: _PassFields | None = None  # the last in training
+    _pass: DropoutPass | _PlainPass | None = None
+    _training_pass: DropoutPass | _PlainPass | None = None  # the last in training
     _scaling = "inverted"
 
     def __init__(
@@ -106,6 +110,7 @@ class DropoutBase(Layer):
         *,
         out: Array | None = None,
         offset: int = 0,
+        within: functional.Within | None = None,
     ) -> Array:
         """Drop elements of `x`.
 
@@ -117,13 +122,23 @@ class DropoutBase(Layer):
         out : ndarray, optional
             Where the result goes; may be `x`.
         offset : int
-            Index of the first element in the global array of which `x` is a part.
+            Index of the first element in the global array of which `x` is a part, if `x` is one
+            run of its elements.
+        within : (start, global_shape), optional
+            In the place of `offset`: the index of the first element of `x` in each dimension of
+            the global array, and the shape of that.
 
         Returns
         -------
         ndarray, shape of `x`
         """
-        if self._same_call is not None and training and not offset and type(x) is np.ndarray:
+        if (
+            self._same_call is not None
+            and training
+            and not offset
+            and within is None
+            and type(x) is _ndarray
+        ):
             # The fewest steps possible: they decide what calls of a few elements cost.
             shape, dtype, small, rate, scale, key, mask_bytes = self._same_call
             if (
@@ -140,9 +155,11 @@ class DropoutBase(Layer):
                     y = out
                 else:
                     y = _empty(shape, dtype) if small else _memory.empty(shape, dtype)
-                bits = None
-                if mask_bytes:
-                    bits = _empty(mask_bytes, _UINT8) if small else _memory.empty_bits(x.size)
+                bits: Bits | None
+                if small and mask_bytes:
+                    bits = _empty(mask_bytes, _UINT8)
+                else:
+                    bits = _memory.empty_bits(x.size) if mask_bytes else None
                 active().dropout_forward(x, y, bits, rate, scale, key, stream, 0)
                 streams.next_stream = stream + 1
                 self._pass = self._training_pass = (
@@ -153,17 +170,14 @@ class DropoutBase(Layer):
                     scale,
                     key,
                     stream,
-                    0,
-                    None,
-                    0.0,
-                    0.0,
+                    small,
                 )
                 return y
         x = _arguments.as_input(x, keep_integers=training and self._scaling == "vanilla")
         if out is not None:
             _arguments.check_out(out, x.shape, x.dtype)
         stream = self._streams.peek() if training else 0
-        noise = self._noise(x.shape, x.dtype, training, stream, offset)
+        noise = self._noise(x.shape, x.dtype, training, stream, offset, within)
         y, record = self._compute(x, noise, training, out)
         if training:
             self.use_up(stream, record)
@@ -190,8 +204,15 @@ class DropoutBase(Layer):
         training: bool,
         stream: int,
         offset: int,
+        within: functional.Within | None = None,
     ) -> _arrays.NoiseSpec:
         """What a call does, checked against its input."""
+        if within is not None:
+            if type(offset) is not int or offset:
+                raise ValueError("give offset or within, not both")
+            start, whole = _arguments.as_within(within, shape)
+            part, first = _arrays.box_of(start, shape, self._noise_shape_of(whole) or whole)
+            return self._spec(training, dtype, stream, first, None if part == shape else part)
         noise_shape = self._noise_shape_of(shape)
         if type(offset) is not int or offset:
             size = math.prod(shape if noise_shape is None else noise_shape)
@@ -207,7 +228,7 @@ class DropoutBase(Layer):
         training: bool,
         dtype: np.dtype[Any],
         stream: int,
-        offset: int,
+        offset: int | Box,
         noise_shape: tuple[int, ...] | None,
     ) -> _arrays.NoiseSpec:
         """The mask, and what becomes of the elements."""
@@ -240,25 +261,24 @@ class DropoutBase(Layer):
         record = self._pass
         if record is None:
             raise no_forward(self)
-        if type(dy) is np.ndarray:
+        if type(record) is tuple:
             # The fewest steps possible, as in forward.
-            shape, dtype, bits, _, scale, _, _, _, noise_shape, _, _ = record
+            shape, dtype, bits, _, scale, _, _, small = record  # type: ignore[misc]
             if (
                 bits is not None
+                and type(dy) is _ndarray
                 and dy.dtype is dtype
                 and dy.shape == shape
-                and noise_shape is None
-                and dtype in _dtypes.STANDARD
                 and dy.flags.carray
                 and (out is None or _arrays.can_write_directly(dy, out))
             ):
                 if out is not None:
                     dx = out
                 else:
-                    dx = _empty(shape, dtype) if dy.size < _SMALL else _memory.empty(shape, dtype)
+                    dx = _empty(shape, dtype) if small else _memory.empty(shape, dtype)
                 active().apply_bits(dy, dx, bits, scale)
                 return dx
-        return self._gradient(DropoutPass(*record), dy, out)
+        return self._gradient(_in_full(record), dy, out)
 
     def _gradient(self, record: DropoutPass, dy: ArrayLike, out: Array | None = None) -> Array:
         dy = _arguments.as_gradient(dy, record.shape, record.dtype, self)
@@ -277,10 +297,11 @@ class DropoutBase(Layer):
         """The mask of the last training forward: bool, True where kept."""
         if self._training_pass is None:
             raise RuntimeError(f"{self}: there is no mask before a training forward")
-        shape, _, bits, rate, _, key, stream, offset, noise_shape, _, _ = self._training_pass
-        if noise_shape is not None:
-            shape = noise_shape
+        record = _in_full(self._training_pass)
+        shape = record.shape if record.noise_shape is None else record.noise_shape
+        bits = record.bits
         if bits is None:
+            _, _, _, rate, _, key, stream, offset, *_ = record
             bits = _arrays.make_bits(math.prod(shape), rate, key, stream, offset)
         return _arrays.unpack_bits(bits, shape)
 

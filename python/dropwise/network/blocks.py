@@ -26,6 +26,7 @@ from dropwise.layers.activations import ReLU
 from dropwise.layers.base import Layer, class_to_run
 from dropwise.layers.dense import Dense
 from dropwise.layers.dropout import Dropout
+from dropwise.layers.dropout_base import DropoutPass
 from dropwise.layers.run import RunContext
 from dropwise.network.workspace import Workspace
 
@@ -215,7 +216,7 @@ class FusedDense:
             shape = (*x.batch_shape, dense.out_features)
             noise = dropout.noise_in(context, shape, dense.dtype)
             if context.training:
-                context.remember(dropout, (shape, dense.dtype, None, *noise))
+                context.remember(dropout, DropoutPass(shape, dense.dtype, None, *noise))
 
         conditions = None
         if x.columns is None and (noise is None or noise.noise_shape is None):
@@ -227,7 +228,7 @@ class FusedDense:
                 own_memory,
                 context.training,
                 context.keep_records,
-                noise is None or noise.scale == 1.0,
+                None if noise is None else noise.scale == 1.0,
             )
         ready = workspace.forward
         if ready is None or conditions is None or ready.conditions != conditions:
@@ -241,6 +242,7 @@ class FusedDense:
         if noise is not None:
             rate, scale, key, stream, offset, _, _, _ = noise
             if mask is not None:
+                assert type(offset) is int
                 active().mask_bits(mask, values.size, rate, key, stream, offset)
                 product.scale = scale
         run.chain.append(product)

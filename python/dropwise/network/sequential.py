@@ -136,7 +136,7 @@ class Sequential(TrainableNetwork):
 
     # ---- computation
 
-    def forward(self, x: ArrayLike, training: bool = True) -> Array:
+    def forward(self, x: ArrayLike, training: bool = True, *, first_row: int = 0) -> Array:
         """The network's result for `x`; what ``backward`` needs is remembered.
 
         Parameters
@@ -145,6 +145,8 @@ class Sequential(TrainableNetwork):
             Real numbers.
         training : bool
             Whether dropout is active.
+        first_row : int
+            Where in a larger batch the rows of `x` are: they get the masks that they have there.
 
         Returns
         -------
@@ -161,8 +163,10 @@ class Sequential(TrainableNetwork):
         ``forward`` is your own), and leaves nothing that ``backward`` could use.
         """
         rows = self.check_input(x)
+        first_row = _arguments.as_integer(first_row, "first_row", least=0)
         self._pass = None  # its memory serves this forward
         context = RunContext(training, keep_records=True)
+        context.first_row = first_row
         y, record = self._run(rows, context)
         context.commit()
         self._pass = record

@@ -72,4 +72,4 @@ class Adam(Optimizer):
 
     def _update(self, move: Move, scalars: Any) -> None:
         mean, square = move.arrays["mean"], move.arrays["square"]
-        _updates.adam(move.flat, move.gradient, mean, square, scalars)
+        _updates.adam(move.flat, move.gradient, mean, square, scalars, move.master)

@@ -49,6 +49,7 @@ class Move(NamedTuple):
     gradient: Array  # flat, in the same dtype: the memory of `g`, or a copy
     arrays: Mapping[str, Array]  # what is kept beside the parameter
     in_place: bool  # whether `flat` is the memory of `p`
+    master: Array | None  # what moves in the place of a `flat` of 16 bits, which follows
 
 
 @dataclass
@@ -60,9 +61,13 @@ class _Plan:
     slots: tuple[str, ...]
     ids: list[tuple[int, int]] = field(init=False)
     lasts: bool = field(init=False)  # no array is a copy that was made for this step
+    masters: list[tuple[Array, Array]] = field(init=False)  # parameters of 16 bits, master copies
 
     def __post_init__(self) -> None:
         self.ids = [(id(move.p), id(move.g)) for move in self.moves]
+        self.masters = [
+            (move.p, move.arrays["master"]) for move in self.moves if "master" in move.arrays
+        ]
         self.lasts = all(
             move.in_place
             and isinstance(move.g, np.ndarray)
@@ -145,6 +150,8 @@ class Optimizer:
         if plan is None or not plan.serves(ids, self._slots()):
             with np.errstate(all="ignore"):
                 plan = self._planned(pairs)
+        for p, master in plan.masters:
+            _start_again(p, master)
         scalars = self._scalars()
         # From here on nothing is refused.
         self._companions, self._plan, self._torn = plan.companions, plan, True
@@ -161,7 +168,7 @@ class Optimizer:
         checked = [_checked(i, pair) for i, pair in enumerate(pairs)]
         companions = self._companions_of([p for p, _ in checked])
         moves = [
-            Move(p, pair[1], _moving(p, c), gradient, c.arrays, _is_plain(p))
+            _move(p, pair[1], gradient, c.arrays)
             for pair, (p, gradient), c in zip(pairs, checked, companions, strict=True)
         ]
         return _Plan(moves, companions, self._slots())
@@ -283,25 +290,30 @@ def _checked(i: int, pair: tuple[Array, Array]) -> tuple[Array, Array]:
         g = as_real_array(g, f"gradient {i}")
     if g.shape != p.shape:
         raise ValueError(f"gradient {i} must have shape {p.shape}, got {g.shape}")
-    flat = np.ascontiguousarray(g, wide_dtype(p.dtype)).reshape(-1)
-    return p, flat.copy() if np.may_share_memory(p, flat) else flat
+    dtype = native(p.dtype) if g.dtype == p.dtype else wide_dtype(p.dtype)
+    flat = np.ascontiguousarray(g, dtype).reshape(-1)
+    if np.may_share_memory(p, flat) or not flat.flags.aligned:
+        flat = flat.copy()
+    return p, flat
 
 
-def _is_plain(p: Array) -> bool:
-    """Whether a rule can change the parameter's own memory."""
-    return p.flags.carray and p.dtype.itemsize != 2 and p.dtype.isnative
+def _move(p: Array, g: Array, gradient: Array, arrays: Mapping[str, Array]) -> Move:
+    """What a step does with a parameter whose gradient has been checked."""
+    master = arrays.get("master")
+    if master is not None and gradient.dtype.itemsize > 2:
+        # The rule changes the master copy alone: the gradient has more digits than `p`.
+        return Move(p, g, master, gradient, arrays, False, None)
+    in_place = p.flags.carray and p.dtype.isnative
+    flat = p if in_place else np.array(p, native(p.dtype), order="C")
+    return Move(p, g, flat.reshape(-1), gradient, arrays, in_place, master)
 
 
-def _moving(p: Array, companions: Companions) -> Array:
-    """What the rule changes, flat: the parameter itself, its master copy, or a copy for now."""
-    if _is_plain(p):
-        return p.reshape(-1)
-    master = companions.arrays.get("master")
-    if master is None:
-        return np.array(p, wide_dtype(p.dtype), order="C").reshape(-1)
+def _start_again(p: Array, master: Array) -> None:
+    """Set the master copy to `p` where someone else has changed that."""
     flat = p.reshape(-1)
-    np.copyto(master, flat, where=flat != master.astype(p.dtype), casting="unsafe")
-    return master
+    with np.errstate(all="ignore"):
+        changed = flat != master.astype(p.dtype)
+    np.copyto(master, flat, where=changed, casting="unsafe")
 
 
 def _same_memory(a: Array, b: Array) -> bool:

@@ -73,4 +73,4 @@ class SGD(Optimizer):
 
     def _update(self, move: Move, scalars: Any) -> None:
         velocity = move.arrays.get("velocity")
-        _updates.sgd(move.flat, move.gradient, velocity, scalars)
+        _updates.sgd(move.flat, move.gradient, velocity, scalars, move.master)

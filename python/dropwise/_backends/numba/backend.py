@@ -35,6 +35,23 @@ class NumbaBackend:
         spec = (*_threshold(rate), _signed(key), stream, _signed(offset))
         masks.dropout(no_array, no_array, bits, n, 1.0, spec)
 
+    def mask_box(
+        self,
+        bits: Bits,
+        lengths: tuple[int, ...],
+        strides: tuple[int, ...],
+        rate: float,
+        key: int,
+        stream: int,
+        offset: int,
+    ) -> None:
+        starts = np.array([offset], np.uint64)
+        for length, stride in zip(lengths[:-1], strides[:-1], strict=True):
+            steps = np.arange(length, dtype=np.uint64) * np.uint64(stride)
+            starts = (starts[:, None] + steps).reshape(-1)
+        bits[...] = 0
+        masks.add_runs(bits, starts, lengths[-1], (*_threshold(rate), _signed(key), stream))
+
     def dropout_forward(
         self,
         x: Array,

@@ -158,3 +158,24 @@ def dropout(x, out, bits, n, scale, spec):
                 bits[np.uint64(first + i)] = packed[i]
         if out.size > 0:
             apply_words(x, out, start, size, mask, scale)
+
+
+@kernel
+def add_runs(bits, starts, length, spec):
+    """Write the mask of `length` elements from each start on to `bits`, which are 0.
+
+    `spec` is that of `dropout` without the offset.
+    """
+    none = np.empty(0, np.float32)
+    part = np.empty((length + 7) >> 3, np.uint8)
+    for i in range(starts.size):
+        first = i * length
+        offset = np.int64(starts[i])
+        dropout(none, none, part, length, 1.0, (spec[0], spec[1], spec[2], spec[3], offset))
+        shift = np.uint8(first & 7)
+        for b in range(part.size):
+            at = (first >> 3) + b
+            bits[at] |= np.uint8(part[b] << shift)
+            spill = np.uint8(np.uint16(part[b]) << np.uint16(shift) >> np.uint16(8))
+            if spill:
+                bits[at + 1] |= spill

@@ -17,7 +17,7 @@ from dropwise._backends.numba.compilation import ieee_kernel, inlined
 from dropwise._backends.numba.elements import flat, float_of_half, half_of_float
 from dropwise._backends.protocol import Array
 
-_BLOCK = 2048  # elements whose gradient is made in a buffer
+_BLOCK = 2048  # elements whose gradient is widened to a buffer
 
 
 # ---- 16-bit elements -----------------------------------------------------------------------------
@@ -68,14 +68,6 @@ def _narrow_bfloat16(x, out):
 
 
 @ieee_kernel
-def _add_penalties(p, g, slope, step, out):
-    one, zero = p.dtype.type(1), p.dtype.type(0)
-    for i in range(out.size):
-        sign = (one if p[i] > 0 else zero) - (one if p[i] < 0 else zero)
-        out[i] = g[i] + p[i] * slope + step * sign
-
-
-@ieee_kernel
 def _adam(p, g, m, v, numbers):
     beta_1, rest_1, beta_2, rest_2, factor, epsilon, decay = numbers
     for i in range(p.size):
@@ -114,35 +106,23 @@ def _sgd_momentum(p, g, velocity, rate, momentum, decay, nesterov):
 # ---- the functions of the protocol ---------------------------------------------------------------
 
 
-def _blocks(
-    p: Array, g: Array, beside: tuple[Array, ...], master: Array | None, penalties: Any, step: Any
-) -> None:
-    """Call ``step(p, g, *beside)`` on all elements, or on blocks of them whose gradient is made."""
+def _blocks(p: Array, g: Array, beside: tuple[Array, ...], master: Array | None, step: Any) -> None:
+    """Call ``step(p, g, *beside)`` on all elements, or on blocks of the master copy."""
     p, g = flat(p), flat(g)
     beside = tuple(x.reshape(-1) for x in beside)
-    if master is None and penalties is None:
+    if master is None:
         step(p, g, *beside)
         return
-    values = p if master is None else master.reshape(-1)
-    buffer = np.empty(min(_BLOCK, p.size), values.dtype)
+    master = master.reshape(-1)
+    narrow = _narrow_float16 if p.dtype == np.uint16 else _narrow_bfloat16
+    buffer = np.empty(min(_BLOCK, p.size), master.dtype)
     for start in range(0, p.size, _BLOCK):
         part = slice(start, start + _BLOCK)
-        value, gradient = values[part], g[part]
-        made = buffer[: value.size]
-        if master is not None:
-            _widen(gradient, made)
-            gradient = made
-        if penalties is not None:
-            _add_penalties(value, gradient, *penalties, made)
-            gradient = made
+        value = master[part]
+        gradient = buffer[: value.size]
+        _widen(g[part], gradient)
         step(value, gradient, *(x[part] for x in beside))
-        if master is not None:
-            narrow = _narrow_float16 if p.dtype == np.uint16 else _narrow_bfloat16
-            narrow(value, p[part])
-
-
-def _penalties(real: Any, l1: float, l2: float) -> tuple[Any, Any] | None:
-    return (real(2 * l2), real(l1)) if l1 or l2 else None
+        narrow(value, p[part])
 
 
 def adam_step(
@@ -152,8 +132,6 @@ def adam_step(
     v: Array,
     scalars: tuple[float, ...],
     master: Array | None = None,
-    l1: float = 0.0,
-    l2: float = 0.0,
 ) -> None:
     rate, beta_1, beta_2, correction_1, correction_2, epsilon, weight_decay = scalars
     real = m.dtype.type
@@ -167,7 +145,7 @@ def adam_step(
         real(epsilon / root),
         real(rate * weight_decay),
     )
-    _blocks(p, g, (m, v), master, _penalties(real, l1, l2), lambda *x: _adam(*x, numbers))
+    _blocks(p, g, (m, v), master, lambda *x: _adam(*x, numbers))
 
 
 def sgd_step(
@@ -176,15 +154,12 @@ def sgd_step(
     velocity: Array | None,
     scalars: tuple[float, float, bool, float],
     master: Array | None = None,
-    l1: float = 0.0,
-    l2: float = 0.0,
 ) -> None:
     rate, momentum, nesterov, weight_decay = scalars
     real = (p if master is None else master).dtype.type
-    penalties = _penalties(real, l1, l2)
     decay = real(rate * weight_decay)
     if velocity is None:
-        _blocks(p, g, (), master, penalties, lambda *x: _sgd(*x, real(rate), decay))
+        _blocks(p, g, (), master, lambda *x: _sgd(*x, real(rate), decay))
         return
     numbers = (real(rate), real(momentum), decay, bool(nesterov))
-    _blocks(p, g, (velocity,), master, penalties, lambda *x: _sgd_momentum(*x, *numbers))
+    _blocks(p, g, (velocity,), master, lambda *x: _sgd_momentum(*x, *numbers))
