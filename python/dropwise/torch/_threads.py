@@ -22,11 +22,10 @@ def share_threads() -> bool:
         from dropwise import _native
     except ImportError:
         return False
-    # Looks through the libraries that this one has loaded, as they find each other's functions.
-    libraries = ctypes.CDLL(torch._C.__file__)
     try:
-        run_parallel = libraries.GOMP_parallel
-    except AttributeError:
+        # Looks through the libraries that this one has loaded, as they find each other's functions.
+        run_parallel = ctypes.CDLL(torch._C.__file__).GOMP_parallel
+    except (AttributeError, OSError):
         return False
     address = ctypes.cast(run_parallel, ctypes.c_void_p).value
     assert address is not None
