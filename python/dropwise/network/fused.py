@@ -116,6 +116,7 @@ class FusedLayers:
         self.blocks = split_into_blocks(layers)
         self.dense = tuple(layer for layer in layers_within(self) if isinstance(layer, Dense))
         self._spare: list[list[BlockWorkspace]] = []
+        self._without_dropout: dict[int, FusedLayers] = {}
 
     def _workspaces(self) -> list[BlockWorkspace]:
         """A workspace for each block: those of a pass that is gone, or new ones."""
@@ -138,6 +139,16 @@ class FusedLayers:
             return y, None
         this.shape, this.dtype = y.shape, y.dtype
         return y, this
+
+    def without_dropout(self, i: int) -> FusedLayers:
+        """The layers of block `i`, a fused one, before its dropout."""
+        found = self._without_dropout.get(i)
+        if found is None:
+            block = self.blocks[i]
+            assert isinstance(block, FusedDense)
+            layers = [layer for layer in (block.dense, block.relu) if layer is not None]
+            found = self._without_dropout[i] = FusedLayers(layers)
+        return found
 
     def infer(self, x: Array, stop: int) -> Array:
         """The output of the blocks before `stop` at inference, computed some rows at a time."""
@@ -205,4 +216,4 @@ class FusedLayers:
         return x
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_spare": []}
+        return self.__dict__ | {"_spare": [], "_without_dropout": {}}

@@ -69,12 +69,14 @@ def predict_mc(
                 inputs, _ = dropout._run(inputs, context)
             y, _ = network.forward_from(start, inputs, context)
             y = y if transform is None else np.asarray(transform(y))
-            moments.add(np.moveaxis(y.reshape(len(rows), n, *y.shape[1:]), 1, 0))
+            moments.add(y.reshape(len(rows), n, *y.shape[1:]).swapaxes(0, 1))
         mean, std = moments.mean_and_std()
         dtype = y.dtype if y.dtype.kind == "f" else np.float64
         means.append(mean.astype(dtype))
         stds.append(std.astype(dtype))
     context.commit()
+    if len(means) == 1:
+        return means[0], stds[0]
     return np.concatenate(means), np.concatenate(stds)
 
 
@@ -87,7 +89,6 @@ def _before_dropout(network: FusedLayers, x: Array) -> tuple[int, Dropout | None
             continue
         x = network.infer(x, i)
         if isinstance(block, FusedDense) and block.dropout and not block.dropout.noise_shape:
-            without = FusedLayers([layer for layer in (block.dense, block.relu) if layer])
-            return i + 1, block.dropout, without.infer(x, 1)
+            return i + 1, block.dropout, network.without_dropout(i).infer(x, 1)
         return i, None, x
     return len(network.blocks), None, network.infer(x, len(network.blocks))
