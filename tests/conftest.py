@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import sys
 from collections.abc import Iterator
 
 import hypothesis
@@ -32,6 +33,15 @@ def _isas() -> list[str]:
     from dropwise import _native
 
     return list(_native.available_isas())
+
+
+@pytest.fixture(autouse=True)
+def team_runner() -> None:
+    """Tasks run in the pool of the native backend, whatever tests have been collected."""
+    if "dropwise._native" in sys.modules:
+        from dropwise import _native
+
+        _native.set_team_runner(0)
 
 
 @contextlib.contextmanager

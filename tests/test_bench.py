@@ -27,11 +27,22 @@ def _run(script: str, *arguments: str) -> str:
 
 @pytest.mark.parametrize(
     "name",
-    ["elementwise", "fit", "products", "spiral", "textbooks", "threads", "tuning/choice"],
+    [
+        "elementwise",
+        "fit",
+        "products",
+        "spiral",
+        "textbooks",
+        "threads",
+        "torch_door",
+        "tuning/choice",
+    ],
 )
 def test_a_bench_checks_and_times_all_its_contenders(name, tmp_path):
     for needed in ("rich", "threadpoolctl", "dropwise._native"):
         require(needed)
+    if name == "torch_door":
+        require("torch")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if name == "threads" and cores < 2:
         pytest.skip("one core to use")

@@ -1,4 +1,5 @@
 // How the library was built, what it runs on, and its settings.
+#include <cstdint>
 #include <map>
 #include <string>
 
@@ -32,6 +33,10 @@ void bind_config(py::module_& m) {
     m.def("num_threads", &num_threads);
     m.def("num_threads_source", &num_threads_source);
     m.def("set_num_threads", &set_num_threads, py::arg("n"));
+    m.def(
+        "set_team_runner",
+        [](std::uintptr_t address) { set_team_runner(reinterpret_cast<TeamRunner>(address)); },
+        py::arg("address"), "The address of a `TeamRunner` of core/threads.hpp; 0: none.");
     m.def("take_most_threads", &take_most_threads);
     m.def("cgroup_cpus", &cgroup_cpus, py::arg("root"));
     m.def("fail_allocations", &fail_allocations, py::arg("n"),

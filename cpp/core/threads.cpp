@@ -13,6 +13,7 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <utility>
 
 #include "core/cpu_count.hpp"
 
@@ -34,6 +35,8 @@ constexpr auto kSpin = std::chrono::microseconds(100);
 const int cpus = usable_cpus().n;
 std::atomic<int> thread_count{0};  // 0: not asked for yet
 std::atomic<const char*> thread_source{""};
+
+std::atomic<TeamRunner> team_runner{nullptr};
 
 std::atomic<int> most_threads{1};
 
@@ -76,24 +79,52 @@ bool spin_until(Done done) {
 // is no destructor to race with a worker, and nothing to join.
 class Pool {
   public:
-    // False, with nothing done, if a job is running already.  2 <= n_threads <= n_tasks.
-    bool try_run(std::size_t n_tasks, std::size_t n_threads, void* context, detail::TaskFn fn) {
-        if (busy_.exchange(true, std::memory_order_acquire)) return false;
-        const auto helpers = static_cast<int>(n_threads) - 1;
-        grow(helpers);
-        publish({fn, context, n_tasks}, helpers);
-        work({fn, context, n_tasks});
-        retire();
-        busy_.store(false, std::memory_order_release);
-        return true;
-    }
-
-  private:
     struct Job {
         detail::TaskFn fn;
         void* context;
         std::size_t n_tasks;
     };
+
+    // How many threads the job was shared out to: 0, with nothing done, if another one is running.
+    // 2 <= n_threads <= n_tasks.
+    int try_run(const Job& job, int n_threads) {
+        if (busy_.exchange(true, std::memory_order_acquire)) return 0;
+        if (const TeamRunner runner = team_runner.load(std::memory_order_relaxed)) {
+            n_threads = run_in_team(runner, job, n_threads);
+        } else {
+            const int helpers = n_threads - 1;
+            grow(helpers);
+            publish(job, helpers);
+            work(job);
+            retire();
+        }
+        busy_.store(false, std::memory_order_release);
+        return n_threads;
+    }
+
+  private:
+    // A runtime that starts a team smaller than its last one may end the threads that are left
+    // over, and start new ones for the next: so all of a team come, and those beyond n_threads
+    // leave at once.
+    int run_in_team(TeamRunner runner, const Job& job, int n_threads) {
+        struct Team {
+            Pool* pool;
+            const Job* job;
+            int places;
+            std::atomic<int> arrived{0};
+        } team{this, &job, n_threads};
+        next_task_.store(0, std::memory_order_relaxed);
+        runner(
+            [](void* data) {
+                auto& t = *static_cast<Team*>(data);
+                if (t.arrived.fetch_add(1, std::memory_order_relaxed) >= t.places) return;
+                const bool before = std::exchange(inside_task, true);
+                t.pool->work(*t.job);
+                inside_task = before;
+            },
+            &team, 0, 0);
+        return std::min(n_threads, team.arrived.load(std::memory_order_relaxed));
+    }
 
     void grow(int workers) {
         for (; workers_ < workers; ++workers_) {
@@ -187,6 +218,7 @@ union PoolStorage {
             // start with a new pool in the same place.  The old one owns no memory, so nothing is
             // lost.
             new (&storage.pool) Pool;
+            team_runner.store(nullptr, std::memory_order_relaxed);
             inside_task = false;
         });
 #endif
@@ -233,6 +265,10 @@ int threads_worth(double nanoseconds) {
     return static_cast<int>(nanoseconds / kShare);
 }
 
+void set_team_runner(TeamRunner runner) {
+    team_runner.store(runner, std::memory_order_relaxed);
+}
+
 int take_most_threads() {
     return most_threads.exchange(1, std::memory_order_relaxed);
 }
@@ -242,9 +278,11 @@ void detail::run_tasks(std::size_t n_tasks, void* context, TaskFn fn, int thread
         const auto n =
             std::min(n_tasks, static_cast<std::size_t>(std::min(threads, num_threads())));
         inside_task = true;
-        const bool done = n > 1 && PoolStorage::storage.pool.try_run(n_tasks, n, context, fn);
+        const int taken =
+            n > 1 ? PoolStorage::storage.pool.try_run({fn, context, n_tasks}, static_cast<int>(n))
+                  : 0;
         inside_task = false;
-        if (done) return note_threads(static_cast<int>(n));
+        if (taken > 0) return note_threads(taken);
     }
     for (std::size_t task = 0; task < n_tasks; ++task) fn(context, task);
 }

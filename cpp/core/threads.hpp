@@ -1,4 +1,4 @@
-// A small pool of threads that share out numbered tasks.
+// A small pool of threads that share out numbered tasks, or another library's threads instead.
 #pragma once
 
 #include <cstddef>
@@ -12,6 +12,17 @@ namespace dropwise {
 int num_threads();
 const char* num_threads_source();
 void set_num_threads(int n);  // throws std::invalid_argument if n < 1
+
+// Calls fn(data) in each thread of a team, the caller among them, and returns when all calls have.
+// The last two arguments are always 0: a team of the runner's own choice, and no flags.  This is
+// the interface of GOMP_parallel, by which OpenMP's runtime libraries start a parallel region.
+using TeamRunner = void (*)(void (*fn)(void* data), void* data, unsigned threads, unsigned flags);
+
+// From now on tasks are shared out to the teams of `runner` instead of the threads of the pool;
+// null goes back to the pool, and so does the child of a fork, in which a team of the parent may
+// have no threads.  A program whose other parallel code runs in such teams then has one pool of
+// threads, not two that keep each other from the CPUs.
+void set_team_runner(TeamRunner runner);
 
 // How many of num_threads() threads that much work, in nanoseconds of one thread, is worth: each
 // has 20 us or more to do.  1 inside a task.
@@ -29,8 +40,9 @@ void run_tasks(std::size_t n_tasks, void* context, TaskFn fn, int threads);
 }  // namespace detail
 
 // Calls body(task) once for every task in [0, n_tasks), in any order, on up to `threads` threads
-// (or num_threads(), if that is less), and returns when all are done.  The caller takes part; runs
-// serially when the pool is busy or when called from inside a task.  What a task computes must not
+// (or num_threads(), or the size of a runner's team, if that is less), and returns when all are
+// done.  The caller takes part; runs serially when the threads are busy or when called from inside
+// a task.  What a task computes must not
 // depend on which thread runs it.  body must not throw.
 //
 // A worker that finished its last job less than 100 us ago joins within about 1 us.  Waking one

@@ -50,17 +50,33 @@ void caller(unsigned seed, int jobs) {
     }
 }
 
+// A runner as OpenMP's: a team of four.
+void run_team(void (*fn)(void*), void* data, unsigned, unsigned) {
+    std::vector<std::thread> others;
+    for (int i = 0; i < 3; ++i) others.emplace_back(fn, data);
+    fn(data);
+    for (std::thread& t : others) t.join();
+}
+
+void run_callers(int n_callers, int jobs) {
+    dropwise::set_num_threads(4);
+    std::vector<std::thread> callers;
+    for (int i = 0; i < n_callers; ++i)
+        callers.emplace_back(caller, static_cast<unsigned>(i + 1), jobs / n_callers);
+    for (std::thread& t : callers) t.join();
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
     const int jobs = argc > 1 ? std::atoi(argv[1]) : 5000;
-    for (const int n_callers : {1, 2, 5}) {
-        dropwise::set_num_threads(4);
-        std::vector<std::thread> callers;
-        for (int i = 0; i < n_callers; ++i)
-            callers.emplace_back(caller, static_cast<unsigned>(i + 1), jobs / n_callers);
-        for (std::thread& t : callers) t.join();
-    }
-    std::printf("%d jobs, %d failures\n", 3 * jobs, failures.load());
+    for (const int n_callers : {1, 2, 5}) run_callers(n_callers, jobs);
+    dropwise::set_team_runner(run_team);
+    for (const int n_callers : {1, 2, 5}) run_callers(n_callers, jobs / 5);
+    // Back to the pool, while others are in a team.
+    std::thread change([] { dropwise::set_team_runner(nullptr); });
+    run_callers(2, jobs / 5);
+    change.join();
+    std::printf("%d failures\n", failures.load());
     return failures.load() == 0 ? 0 : 1;
 }

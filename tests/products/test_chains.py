@@ -108,3 +108,35 @@ def test_a_chain_that_makes_no_sense_is_refused(bad):
     wide = Product(*(np.ones(shape) for shape in ((2, 3), (3, 4), (2, 4))))
     with pytest.raises(ValueError, match="one dtype"):
         native.multiply([good, wide])
+
+
+def test_many_small_products_are_dealt_out_to_threads(dtype):
+    rng = np.random.default_rng(1)
+    before = native.num_threads()
+    operands = [
+        (integers(rng, (70, 90), dtype), integers(rng, (90, 110), dtype)) for _ in range(40)
+    ]
+    products = [Product(a, b, np.empty((70, 110), dtype)) for a, b in operands]
+    try:
+        native.set_num_threads(4)
+        native.multiply(products[:1])
+        native.take_most_threads()
+        native.multiply(products[:1])
+        alone = native.take_most_threads()
+        native.multiply(products)
+        assert alone < native.take_most_threads() == 4
+    finally:
+        native.set_num_threads(before)
+    for product in products:
+        assert same_bits(product.out, product.a @ product.b)
+
+
+def test_many_products_that_need_each_other_are_computed_in_order(threads, dtype):
+    rng = np.random.default_rng(2)
+    x = integers(rng, (64, 64), dtype)
+    swap = np.eye(64, dtype=dtype)[rng.permutation(64)]
+    products = [Product(x, swap, np.empty_like(x))]
+    for _ in range(40):
+        products.append(Product(products[-1].out, swap, np.empty_like(x)))
+    native.multiply(products)
+    assert same_bits(products[-1].out, x @ np.linalg.matrix_power(swap, 41).astype(dtype))

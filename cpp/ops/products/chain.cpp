@@ -81,15 +81,46 @@ void add_pieces(const T* sums, size_t pieces, size_t stride, bool first, Matrix<
         }
 }
 
+// Whether no product reads what an earlier one writes.
+template <class T>
+bool are_independent(const std::vector<Product<T>>& products) {
+    for (const Product<T>* p = products.data(); p != products.data() + products.size(); ++p)
+        for (const Product<T>* before = products.data(); before != p; ++before)
+            if (p->a.data == before->out.data || p->b.data == before->out.data ||
+                (p->bits != nullptr && p->bits == before->nonzero))
+                return false;
+    return true;
+}
+
+// Each product over all of its rows.  If there are many of them, each is the task of one thread.
+template <class T>
+void multiply_each(const std::vector<Product<T>>& products) {
+    double cost = 0;
+    if (num_threads() > 1 && are_independent(products))
+        for (const Product<T>& p : products) cost += choose(p).nanoseconds;
+    const int threads = threads_worth(cost);
+    if (threads == 1 || products.size() < tasks_wanted(static_cast<size_t>(threads))) {
+        for (const Product<T>& p : products) multiply(p);
+        return;
+    }
+    MemoryCheck memory;
+    const auto run = [&](size_t i) {
+        try {
+            multiply(products[i]);
+        } catch (const std::bad_alloc&) {
+            memory.note_failure();
+        }
+    };
+    parallel_for(products.size(), run, threads);
+    memory.throw_if_failed();
+}
+
 }  // namespace
 
 template <class T>
 void multiply_chain(const std::vector<Product<T>>& products) {
     const size_t step = rows_per_piece(products);
-    if (step == 0) {
-        for (const Product<T>& p : products) multiply(p);
-        return;
-    }
+    if (step == 0) return multiply_each(products);
     constexpr size_t kBand = 64;  // pieces whose sums are held at once
     const size_t rows = rows_of(products[0]);
     const size_t pieces = std::min(kBand, ceil_div(rows, step));

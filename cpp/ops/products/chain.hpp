@@ -12,8 +12,9 @@ namespace dropwise::ops {
 // One product after the other.  An operand may be the out of an earlier one: all of it, perhaps
 // transposed, over the same rows.  Sums over rows are complete when the call returns.  If there is
 // little to do for each row, the chain is cut into pieces of rows, and each piece goes through all
-// products: what one product writes is then still in cache when another reads it.  Throws
-// std::bad_alloc; what was written until then is undefined.
+// products: what one product writes is then still in cache when another reads it.  Products of
+// which none reads what another writes may be computed at once.  Throws std::bad_alloc; what was
+// written until then is undefined.
 template <class T>
 void multiply_chain(const std::vector<Product<T>>& products);
 

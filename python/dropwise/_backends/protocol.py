@@ -35,7 +35,7 @@ class Product:
 
     Several of them in one call are a chain.  An operand may then be the `out` of an earlier one:
     all of it, perhaps transposed, over the same rows.  What is summed `over_rows` is there when the
-    call returns.
+    call returns.  Products that do not depend on each other may be computed at once.
     """
 
     a: Array  # [M, K]

@@ -13,6 +13,10 @@ except ImportError as error:
     ) from error
 
 from dropwise.torch import functional
+from dropwise.torch._convert import Conversion, convert, revert
+from dropwise.torch._feed_forward import feed_forward
+from dropwise.torch._multihead_attention import MultiheadAttention
+from dropwise.torch._threads import share_threads as _share_threads
 from dropwise.torch.modules import (
     AlphaDropout,
     Dropout,
@@ -25,13 +29,20 @@ from dropwise.torch.modules import (
 
 __all__ = [
     "AlphaDropout",
+    "Conversion",
     "DropPath",
     "Dropout",
     "Dropout1d",
     "Dropout2d",
     "Dropout3d",
     "FeatureAlphaDropout",
+    "MultiheadAttention",
+    "convert",
+    "feed_forward",
     "functional",
+    "revert",
 ]
+
+_share_threads()
 
 del _ml_dtypes, _register_vmap

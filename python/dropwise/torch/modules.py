@@ -5,14 +5,13 @@ They are subclasses of PyTorch's, so that ``isinstance(module, torch.nn.Dropout)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from dropwise._arguments import as_mask_streams
-from dropwise.random import MaskStreams, Seed
-from dropwise.torch import _streams, functional
+from dropwise.random import Seed
+from dropwise.torch import functional
+from dropwise.torch._seeded import Seeded
 
 __all__ = [
     "AlphaDropout",
@@ -25,17 +24,9 @@ __all__ = [
 ]
 
 
-class _Masked(nn.modules.dropout._DropoutNd):
-    """What the modules share: where their masks come from.
+class _Masked(Seeded, nn.modules.dropout._DropoutNd):
+    """What the modules share."""
 
-    The defaults are those of the class, so that ``module.__class__ = Dropout`` makes one of a
-    module of `torch.nn`.
-    """
-
-    # [key, next stream] of a seed.  No buffer: models without a seed have none in their state, and
-    # DistributedDataParallel and `to_empty` would write to it.
-    _state: Tensor | None = None
-    row_offset: int | None = None
     _function: Callable[..., Tensor]
 
     def __init__(
@@ -60,42 +51,6 @@ class _Masked(nn.modules.dropout._DropoutNd):
             state=self._state,
             row_offset=self.row_offset,
         )
-
-    def reseed(self, seed: Seed) -> None:
-        """Start with the first mask of `seed`; None: torch's generator decides."""
-        self._state = None if seed is None else functional.new_state(seed)
-
-    def extra_repr(self) -> str:
-        parts = [super().extra_repr()]
-        if self._state is not None:
-            parts.append(f"next_stream={int(self._state[1])}")
-        if self.row_offset is not None:
-            parts.append(f"row_offset={self.row_offset}")
-        return ", ".join(parts)
-
-    # The key and the next stream of a seed go to the metadata of a `state_dict`, where PyTorch
-    # keeps the versions of modules.  As an entry they would make strict loading fail wherever one
-    # side has no seed.
-
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        metadata = getattr(destination, "_metadata", None)
-        if self._state is not None and metadata is not None:
-            streams = MaskStreams(*_streams.unpack(self._state))
-            metadata[prefix[:-1]]["dropwise"] = streams.state_dict()
-
-    def _load_from_state_dict(
-        self,
-        state_dict: Mapping[str, Any],
-        prefix: str,
-        local_metadata: Mapping[str, Any],
-        *arguments: Any,
-    ) -> None:
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, *arguments)
-        saved = local_metadata.get("dropwise")
-        if self._state is not None and saved is not None:
-            streams = as_mask_streams(saved, f"the state of {prefix[:-1] or type(self).__name__}")
-            self._state = _streams.new_state(streams.key, streams.next_stream)
 
 
 class Dropout(_Masked, nn.Dropout):
