@@ -202,19 +202,22 @@ void* take_block(std::size_t bytes) {
 void give_block(void* memory) noexcept {
     Block* const block = Block::of(memory);
     std::size_t limit;
+    bool keep;
     {
         const std::lock_guard lock(store().mutex);
         limit = store().limit;
-        if (block->size_class.bytes <= limit) {
+        keep = block->size_class.bytes <= limit;
+        if (keep) {
             DROPWISE_FORBID(memory, block->size_class.bytes);
             store().shelf.add(block);
             if (store().shelf.bytes() <= limit) return;
         }
     }
-    if (block->size_class.bytes > limit)
-        return_to_system(block);
-    else
+    // A block that is kept is another thread's from here on, or the system's again.
+    if (keep)
         shrink_to(limit);
+    else
+        return_to_system(block);
 }
 
 KeptMemory kept_memory() noexcept {
