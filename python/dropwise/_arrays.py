@@ -74,7 +74,7 @@ def box_of(
     Where that has 1, the part has 1 at the start, too.  Returns the shape of the part, and where
     its elements are: an offset if they are one run.
     """
-    part = tuple(1 if g == 1 else n for n, g in zip(shape, whole, strict=True))
+    part = tuple(min(n, g) for n, g in zip(shape, whole, strict=True))
     first, stride, lengths, strides = 0, 1, [1], [1]
     for s, n, g in reversed([*zip(start, part, whole, strict=True)]):
         if n > 1 and stride == lengths[-1] * strides[-1]:  # goes on where the last ones end

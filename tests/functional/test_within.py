@@ -30,7 +30,7 @@ def length(start, end):
     return tuple(e - s for s, e in zip(start, end, strict=True))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=300)
 @given(boxes(), st.sampled_from([0.1, 0.5, 1 / 3]), st.integers(0, 3), st.booleans())
 @pytest.mark.parametrize("name", ["native", "numba"])
 def test_a_part_has_the_mask_of_the_whole(name, box, rate, stream, shares):
@@ -139,8 +139,23 @@ def test_offset_and_within_exclude_each_other():
             call()
 
 
-def test_an_empty_part_is_empty(backend):
-    assert F.dropout(np.ones((0, 3)), 0.5, key=0, within=((4, 0), (9, 9))).shape == (0, 3)
+@pytest.mark.parametrize(
+    ("shape", "start", "whole"),
+    [
+        ((0, 3), (4, 0), (9, 9)),
+        ((0, 2, 0, 1), (0, 0, 0, 0), (1, 2, 1, 2)),
+        ((2, 0), (0, 1), (3, 1)),
+    ],
+)
+def test_an_empty_part_is_empty(backend, shape, start, whole):
+    within = (start, whole)
+    x = np.ones(shape)
+    assert F.dropout(x, 0.5, key=0, within=within).shape == shape
+    assert F.dropout_mask(shape, 0.5, key=0, within=within).shape == shape
+    layer = dw.Dropout(0.5, seed=0)
+    assert layer.forward(x, within=within).shape == shape
+    assert layer.backward(x).shape == shape
+    assert layer.mask.shape == shape
 
 
 @pytest.mark.parametrize("noise_shape", [None, (None, 1), (1, None)])
