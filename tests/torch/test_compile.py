@@ -7,9 +7,8 @@ import pytest
 from support import require
 
 torch = require("torch")
-from torch import nn
+from torch import library, nn
 from torch.func import grad, jvp, vmap
-from torch.library import opcheck
 from torch.utils.checkpoint import checkpoint
 
 import dropwise.torch as dt
@@ -43,12 +42,12 @@ def test_opcheck_of_dropout(dtype, noise_shape, transposed, requires_grad):
         x = x.transpose(0, 1).contiguous().transpose(0, 1)
     x.requires_grad_(requires_grad)
     draw = torch.tensor([-5, 6])
-    opcheck(_ops.dropout, (x, draw, 0.3, 7, noise_shape))
+    library.opcheck(_ops.dropout, (x, draw, 0.3, 7, noise_shape))
 
 
 @pytest.mark.parametrize("by_rank", [True, False])
 def test_opcheck_of_next_stream(by_rank):
-    opcheck(_ops.next_stream, (_streams.new_state(2**64 - 1, 5), by_rank))
+    library.opcheck(_ops.next_stream, (_streams.new_state(2**64 - 1, 5), by_rank))
 
 
 @pytest.mark.parametrize("seed", [None, 1])

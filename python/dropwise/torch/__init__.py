@@ -6,7 +6,10 @@ and ``seed=`` besides.  Importing `dropwise` does not import it.
 
 try:
     import ml_dtypes as _ml_dtypes  # NumPy's view of bfloat16
-    from torch.library import register_vmap as _register_vmap  # from 2.5 on
+    from torch import library as _library
+
+    if not hasattr(_library, "register_vmap"):  # which came with 2.5
+        raise ImportError("this one has no register_vmap")
 except ImportError as error:
     raise ImportError(
         f"dropwise.torch needs PyTorch 2.5 or newer: pip install 'dropwise[torch]' ({error})"
@@ -45,4 +48,4 @@ __all__ = [
 
 _share_threads()
 
-del _ml_dtypes, _register_vmap
+del _library, _ml_dtypes

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from dropwise.torch import _streams, _tensors
 from dropwise.torch._tensors import Mask
@@ -19,7 +19,7 @@ NoiseShape = Sequence[int] | None
 Arguments = tuple[Tensor, Tensor, float, int, NoiseShape]
 
 
-@torch.library.custom_op(
+@library.custom_op(
     "dropwise::dropout",
     mutates_args=(),
     device_types="cpu",
@@ -76,7 +76,7 @@ dropout.register_autograd(_backward, setup_context=save_draw)
 dropout.register_vmap(vmap_of(dropout))
 
 
-@torch.library.custom_op(
+@library.custom_op(
     "dropwise::next_stream",
     mutates_args=("state",),
     device_types="cpu",
