@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import numpy as np
@@ -117,3 +118,38 @@ def test_the_summary_counts_parameters():
 def test_the_repr_shows_the_layers():
     net = dw.Sequential([dw.Dense(2, 3), dw.ReLU(), dw.Dropout(0.1)])
     assert repr(net) == "Sequential([Dense(2, 3), ReLU(), Dropout(rate=0.1)])"
+
+
+def test_a_step_follows_what_has_changed_since_the_last_one(backend):
+    first, drop, last = dw.Dense(64, 40), dw.Dropout(0.5), dw.Dense(40, 8)
+    net = dw.Sequential([first, dw.ReLU(), drop, last], seed=1)
+    rng = np.random.default_rng(0)
+    x = np.zeros((90, 64), np.float32)
+    x[:, :2] = rng.standard_normal((90, 2))
+    first.weight[7:] = np.inf  # times the zeros of x: NaN, unless the terms are skipped
+
+    def change(layer, name, value):
+        return lambda: setattr(layer, name, value)
+
+    # Steps between which nothing changes, too: those use the products of the step before.
+    for act, rows, training in (
+        (lambda: None, 90, True),
+        (lambda: None, 90, True),
+        (change(drop, "rate", 0.2), 90, True),
+        (lambda: None, 90, False),
+        (lambda: None, 90, True),
+        (lambda: None, 30, True),
+        (change(first, "skip_zeros", False), 30, True),
+        (change(first, "skip_zeros", True), 30, True),
+        (change(first, "weight", rng.standard_normal((64, 40))), 30, True),
+        (lambda: None, 90, True),
+    ):
+        act()
+        new = copy.deepcopy(net)  # which keeps no products
+        results = []
+        for each in (net, new):
+            y = each.forward(x[:rows], training)
+            dx = each.backward(np.ones_like(y))
+            results.append((y, dx, *(g.copy() for _, g in each.parameters())))
+        for got, want in zip(*results, strict=True):
+            np.testing.assert_array_equal(got, want)
