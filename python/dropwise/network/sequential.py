@@ -67,6 +67,10 @@ class Sequential(TrainableNetwork):
         self.layers = tuple(layers)
         check_chain(self.layers)
         self._fused = FusedLayers(self.layers)
+        # Own layers always have parameters, or never; others may change.
+        self._parametric = tuple(
+            layer for layer in self.layers if not is_registered(layer) or layer.has_parameters()
+        )
         self._entry = self._first_dense()
         inner = [layer for layer in layers_within(self) if isinstance(layer, Sequential)]
         self._inner_networks = tuple(inner)
@@ -163,7 +167,8 @@ class Sequential(TrainableNetwork):
         ``forward`` is your own), and leaves nothing that ``backward`` could use.
         """
         rows = self.check_input(x)
-        first_row = _arguments.as_integer(first_row, "first_row", least=0)
+        if type(first_row) is not int or first_row:
+            first_row = _arguments.as_integer(first_row, "first_row", least=0)
         self._pass = None  # its memory serves this forward
         context = RunContext(training, keep_records=True)
         context.first_row = first_row
@@ -299,7 +304,7 @@ class Sequential(TrainableNetwork):
             if dense.gradients_from is not last:
                 self._check_one_by_one()
                 break
-        return [pair for layer in self.layers for pair in layer.parameters()]
+        return [pair for layer in self._parametric for pair in layer.parameters()]
 
     def _check_one_by_one(self) -> None:
         """Raise unless the layers were called one by one since the last backward, all of them."""
@@ -311,11 +316,11 @@ class Sequential(TrainableNetwork):
 
     def parameter_values(self) -> list[Array]:
         """The arrays of `parameters` alone, whatever became of their gradients."""
-        return [p for layer in self.layers for p in layer.parameter_values()]
+        return [p for layer in self._parametric for p in layer.parameter_values()]
 
     def regularization_loss(self) -> float:
         """The sum of the layers' regularisation losses."""
-        return sum(layer.regularization_loss() for layer in self.layers)
+        return sum([layer.regularization_loss() for layer in self._parametric])
 
     # ---- state
 
