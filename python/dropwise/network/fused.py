@@ -109,10 +109,10 @@ class NetworkPass:
 
     __slots__ = ("_spare", "dtype", "memory", "records", "shape", "training")
 
-    def __init__(self, memory: PassMemory, spare: list[PassMemory], training: bool) -> None:
+    def __init__(self, memory: PassMemory, spare: list[PassMemory]) -> None:
         self.memory = memory
         self._spare = spare
-        self.training = training
+        self.training = False
         self.records: list[Any] = []  # of each block
         self.shape: tuple[int, ...] = ()  # of the result
         self.dtype: np.dtype[Any] = np.dtype(np.float64)
@@ -133,40 +133,46 @@ class FusedLayers:
     def __init__(self, layers: Sequence[Layer]) -> None:
         self.layers = tuple(layers)
         self.blocks = split_into_blocks(layers)
-        self._fuses_all = all(isinstance(block, FusedDense) for block in self.blocks)
+        fused = [block for block in self.blocks if isinstance(block, FusedDense)]
+        self._all_fused = fused if len(fused) == len(self.blocks) else None
         self.dense = tuple(layer for layer in layers_within(self) if isinstance(layer, Dense))
         self._spare: list[PassMemory] = []
         self._without_dropout: dict[int, FusedLayers] = {}
 
-    def _new_pass(self, training: bool) -> NetworkPass:
+    def _new_pass(self) -> NetworkPass:
         """A pass with the memory of one that is gone, or new memory."""
         try:
             memory = self._spare.pop()
         except IndexError:
             memory = PassMemory(len(self.blocks))
-        return NetworkPass(memory, self._spare, training)
+        return NetworkPass(memory, self._spare)
 
-    def forward(self, x: Array, context: RunContext) -> tuple[Array, NetworkPass | None]:
-        """The output of all blocks, and what ``backward`` needs if the context says so."""
-        return self.forward_from(0, self._apart(x) if context.keep_records else x, context)
-
-    def forward_from(
-        self, start: int, x: Array, context: RunContext
+    def forward(
+        self, x: Array, context: RunContext, last: NetworkPass | None = None
     ) -> tuple[Array, NetworkPass | None]:
-        """The same for the blocks from `start` on."""
-        this = self._new_pass(context.training)
-        replay, y = this.memory.replay, None
-        if replay is not None and start == 0 and context.keep_records:
-            y = replay.forward(x, context)
-            if y is not None:
-                this.records = replay.records
-        if y is None:
-            this.memory.replay = None
-            y = self._run(x, range(start, len(self.blocks)), context, this)
+        """The output of all blocks, and what ``backward`` needs if the context says so.
+
+        `last` is a pass that only the caller holds, and needs no longer.
+        """
         if not context.keep_records:
-            return y, None
-        this.shape, this.dtype = y.shape, y.dtype
+            return self.forward_from(0, x, context), None
+        x = self._apart(x)
+        this = self._new_pass() if last is None else last
+        y = self._run(x, range(len(self.blocks)), context, this)
+        this.shape, this.dtype, this.training = y.shape, y.dtype, context.training
         return y, this
+
+    def forward_again(self, x: Array, last: NetworkPass) -> Array | None:
+        """The output of a training run like `last`, which becomes what this run leaves.
+
+        None if this run is another: nothing has changed then.
+        """
+        replay = last.memory.replay
+        return None if replay is None else replay.forward(self._apart(x))
+
+    def forward_from(self, start: int, x: Array, context: RunContext) -> Array:
+        """The output of the blocks from `start` on, of which nothing is kept."""
+        return self._run(x, range(start, len(self.blocks)), context, self._new_pass())
 
     def without_dropout(self, i: int) -> FusedLayers:
         """The layers of block `i`, a fused one, before its dropout."""
@@ -181,8 +187,7 @@ class FusedLayers:
     def infer(self, x: Array, stop: int) -> Array:
         """The output of the blocks before `stop` at inference, computed some rows at a time."""
         context = RunContext(False, keep_records=False)
-        this = self._new_pass(training=False)
-        this.memory.replay = None
+        this = self._new_pass()
         parts = []
         for start in range(0, max(1, len(x)), ROWS_AT_ONCE):
             rows = x[start : start + ROWS_AT_ONCE]
@@ -191,6 +196,8 @@ class FusedLayers:
 
     def _run(self, x: Array, indices: range, context: RunContext, this: NetworkPass) -> Array:
         """Run these blocks, and keep their records if the context says so."""
+        this.memory.replay = None
+        this.records = []
         activations = Activations(x)
         run = ForwardRun(context, ProductChain())
         for i in indices:
@@ -213,12 +220,13 @@ class FusedLayers:
             while first < len(self.blocks) and not self.blocks[first].has_parameters:
                 first += 1
         records = this.records
-        gradient: Array | None = self._apart(dy)
+        dy = self._apart(dy)
+        gradient: Array | None = dy
         memory = this.memory
         replay, memory.replay = memory.replay, None
         masked, chain = False, ProductChain()
         try:
-            if replay is not None and not input_grad and replay.backward(gradient):
+            if replay is not None and not input_grad and replay.backward(dy):
                 memory.replay = replay
                 return None
             for i in range(len(self.blocks) - 1, first - 1, -1):
@@ -226,7 +234,9 @@ class FusedLayers:
                 fused_before = i > 0 and isinstance(self.blocks[i - 1], FusedDense)
                 previous = records[i - 1] if fused_before else None
                 wanted = input_grad or i > first
-                step = BackwardStep(records[i], previous, masked, wanted, memory.workspaces[i], chain)
+                step = BackwardStep(
+                    records[i], previous, masked, wanted, memory.workspaces[i], chain
+                )
                 assert gradient is not None
                 gradient = block.backward(gradient, step)
                 masked = fused_before and isinstance(block, FusedDense)
@@ -237,8 +247,8 @@ class FusedLayers:
             raise
         if input_grad:
             return gradient
-        if self._fuses_all and this.training and can_replay(records, memory.workspaces):
-            memory.replay = Replay(self.blocks, records, memory.workspaces)
+        if self._all_fused and this.training and can_replay(records, memory.workspaces):
+            memory.replay = Replay(self._all_fused, records, memory.workspaces)
         return None
 
     def _apart(self, x: Array) -> Array:

@@ -10,8 +10,6 @@ import numpy as np
 from dropwise import _memory
 from dropwise._backends import active
 from dropwise._backends.protocol import Array
-from dropwise.layers.dropout_base import DropoutPass
-from dropwise.layers.run import RunContext
 from dropwise.network.blocks import NOTHING, BlockWorkspace, ForwardRecord, FusedDense
 
 
@@ -49,54 +47,57 @@ class Replay:
         self._forward = []
         self._dropouts = []
         for block, record, workspace in zip(blocks, records, workspaces, strict=True):
-            assert workspace.forward is not None
-            self._forward.append(workspace.forward.product)
+            ready = workspace.forward
+            assert ready is not None
+            self._forward.append(ready.product)
             if block.dropout is not None:
-                self._dropouts.append((block.dropout, record, self._forward[-1]))
+                assert ready.mask is not None
+                shape, size = record.y.values.shape, record.y.values.size
+                made = (block.dropout, record, ready.product, ready.mask, shape, size)
+                self._dropouts.append(made)
         self._backward = []
         self._to_input = []
         self._copied_inputs = []
         for i in range(len(blocks) - 1, -1, -1):
-            ready, record = workspaces[i].backward, records[i]
-            assert ready is not None
-            self._backward += ready.sums
-            if ready.x1 is not None:
-                self._copied_inputs.append((ready.x1[:-1], record.x))
-            if ready.input_gradient is not None:
-                self._backward.append(ready.input_gradient)
-                self._to_input.append((ready.input_gradient, records[i - 1]))
+            back = workspaces[i].backward
+            assert back is not None
+            self._backward += back.sums
+            if back.x1 is not None:
+                self._copied_inputs.append((back.x1[:-1], records[i].x))
+            if back.input_gradient is not None:
+                self._backward.append(back.input_gradient)
+                self._to_input.append((back.input_gradient, records[i - 1]))
         first, last = workspaces[0].backward, workspaces[-1].backward
-        assert first is not None and last is not None
+        assert first is not None
+        assert last is not None
         self._reads_x = first.sums[0] if first.x1 is None else None
         self._last_sums, self._last_to_input = last.sums, last.input_gradient
 
-    def forward(self, x: Array, context: RunContext) -> Array | None:
-        """The output of the last block; None if this run needs other products."""
+    def forward(self, x: Array) -> Array | None:
+        """The output of the last block; None if this run needs other products.
+
+        The streams of its masks are used up.
+        """
         if (
             type(x) is not np.ndarray
             or x.shape != self._shape
             or x.dtype != self._dtype
             or not x.flags.aligned
-            or not context.training
-            or context.samples
             or not self._has_the_layers()
         ):
             return None
-        backend, dtype = active(), self._dtype
-        for dropout, record, product in self._dropouts:
-            shape = record.y.values.shape
-            noise = dropout.noise_in(context, shape, dtype)
-            rate, scale, key, stream, offset, noise_shape, _, _ = noise
-            if noise_shape is not None:
-                return None
-            context.remember(dropout, DropoutPass(shape, dtype, None, *noise))
-            assert product.bits is not None and type(offset) is int
-            backend.mask_bits(product.bits, record.y.values.size, rate, key, stream, offset)
+        backend, dtype, used = active(), self._dtype, []
+        for dropout, record, product, bits, shape, size in self._dropouts:
+            rate, scale, key, stream = dropout.next_noise(dtype)
+            backend.mask_bits(bits, size, rate, key, stream, 0)
             product.scale = record.scale = scale
+            used.append((dropout, stream, (shape, dtype, None, rate, scale, key, stream, False)))
         y = _memory.empty(self._y_shape, dtype)
         self._forward[0].a = self.records[0].x.values = x
         self._forward[-1].out = self.records[-1].y.values = y
         backend.multiply(self._forward)
+        for dropout, stream, taken in used:
+            dropout.use_up(stream, taken)
         return y
 
     def backward(self, dy: Array) -> bool:
@@ -127,7 +128,7 @@ class Replay:
         """Whether the layers are as they were, but for values."""
         for dense, parameters, gradients, skip_zeros in self._layers:
             if (
-                dense.parameter_values()[0] is not parameters
+                dense._parameters is not parameters
                 or dense.gradients is not gradients
                 or dense.skip_zeros is not skip_zeros
             ):
@@ -156,6 +157,7 @@ def can_replay(records: Sequence[Any], workspaces: Sequence[BlockWorkspace]) -> 
             and w.backward.conditions is not None
             for w in workspaces
         )
+        and len(records[0].x.batch_shape) == 1
         # No step of its own beside the products.
         and all(record.passed is not None or record.scale == 1.0 for record in records)
         and records[-1].passed is None

@@ -166,16 +166,25 @@ class Sequential(TrainableNetwork):
         A forward that fails later has taken no stream of any dropout layer (but of one whose
         ``forward`` is your own), and leaves nothing that ``backward`` could use.
         """
+        if training and type(x) is np.ndarray and type(first_row) is int and not first_row:
+            last = self._take_pass()
+            if last is not None:
+                again = self._fused.forward_again(x, last)
+                self.__dict__.setdefault("_pass", last)
+                if again is not None:
+                    return again
         rows = self.check_input(x)
-        if type(first_row) is not int or first_row:
-            first_row = _arguments.as_integer(first_row, "first_row", least=0)
-        self._pass = None  # its memory serves this forward
         context = RunContext(training, keep_records=True)
-        context.first_row = first_row
-        y, record = self._run(rows, context)
+        context.first_row = _arguments.as_integer(first_row, "first_row", least=0)
+        y, this = self._fused.forward(rows, context, self._take_pass())
         context.commit()
-        self._pass = record
+        self._pass = this
         return y
+
+    def _take_pass(self) -> NetworkPass | None:
+        """What the last forward left: of several threads, only one gets it."""
+        taken: NetworkPass | None = self.__dict__.pop("_pass", None)
+        return taken
 
     def check_input(self, x: ArrayLike) -> Array:
         """`x` as an array that the network takes; every method raises the same if it is none."""
@@ -206,9 +215,13 @@ class Sequential(TrainableNetwork):
         ndarray, or None
             The gradient with respect to the `x` of the last forward.
         """
-        if self._pass is None:
+        this = self._take_pass()
+        if this is None:
             raise no_forward("Sequential")
-        return self._gradient(self._pass, dy, input_grad=input_grad)
+        try:
+            return self._gradient(this, dy, input_grad=input_grad)
+        finally:
+            self.__dict__.setdefault("_pass", this)  # unless another thread has been forward
 
     @overload
     def _gradient(self, record: NetworkPass, dy: ArrayLike) -> Array: ...
