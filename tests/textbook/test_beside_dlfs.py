@@ -46,7 +46,7 @@ def test_sigmoid_beside_the_books(backend, dtype, shape):
     assert_close(ours.backward(dout), book.backward(dout), tolerance(dtype))
     for sigmoid in (book, ours):
         sigmoid.out = np.full(shape, 0.25, dtype)
-    for gradient in (dout, dout[:, ::-1], dout[:1], dtype(2), dout.astype(np.float64)):
+    for gradient in (dout, dout[..., ::-1], dout[:1], dtype(2), dout.astype(np.float64)):
         got, want = ours.backward(gradient), book.backward(gradient)
         assert (got.dtype, got.shape) == (want.dtype, want.shape)
         assert_close(got, want, tolerance(dtype))
