@@ -39,3 +39,4 @@ class NativeBackend:
     softmax_gradient = staticmethod(_native.softmax_gradient)
     num_threads = staticmethod(_native.num_threads)
     set_num_threads = staticmethod(_native.set_num_threads)
+    set_serial = staticmethod(_native.set_serial)
