@@ -264,10 +264,10 @@ def predict_mc(
     _check_model(model, "predict_mc")
     options: dict[str, Any] = {} if transform is None else {"transform": transform}
     before = copy.deepcopy(model)
-    mean, _ = model.predict_mc(_one_row(x), n_samples, **options)
+    result = np.stack(model.predict_mc(_one_row(x), n_samples, **options), axis=1)
     options["n_samples"] = n_samples
-    both = _map_rows("predict_mc", _predict_mc, x, before, mean, lead=(2,), **options)
-    return both[0], both[1]
+    both = _map_rows("predict_mc", _predict_mc, x, before, result, **options)
+    return both[:, 0], both[:, 1]
 
 
 # ---- what a task computes
@@ -314,15 +314,17 @@ def _predict(x: Array, model: Any) -> Array:
 def _predict_mc(
     x: Array, model: Any, n_samples: int, block_info: _BlockInfo, **options: Any
 ) -> Array:
-    """Mean and standard deviation, in one array."""
+    """Mean and standard deviation of each row, [B, 2, ...]."""
     x = np.ascontiguousarray(x)
     first_row = block_info[0]["array-location"][0][0]
     if isinstance(model, Sequential):
         # All tasks use the same streams of one network, so none may use them up.
         context = RunContext(True, keep_records=False, samples=n_samples)
         transform = options.get("transform")
-        return np.stack(monte_carlo.sample(model._fused, x, context, transform, first_row))
-    return np.stack(model.predict_mc(x, n_samples, first_row=first_row, **options))
+        both = monte_carlo.sample(model._fused, x, context, transform, first_row)
+    else:
+        both = model.predict_mc(x, n_samples, first_row=first_row, **options)
+    return np.stack(both, axis=1)
 
 
 # ---- from calls to tasks
@@ -365,26 +367,21 @@ def _map_rows(
     x: DaskArray,
     model: Any,
     result: Array,
-    lead: tuple[int, ...] = (),
     **options: Any,
 ) -> DaskArray:
-    """The array of what `task` gives for the rows of each chunk.
-
-    `result` is that of one row; `lead` are dimensions before that of the rows.
-    """
+    """The array of what `task` gives for the rows of each chunk; `result` is that of one row."""
     aligned = _aligned(x.chunks[0])
     rows = x.rechunk((aligned, *((n,) for n in x.shape[1:])))
-    sizes = (*((n,) for n in lead), aligned, *((n,) for n in result.shape[1:]))
     return _map_blocks(
         name,
         task,
         rows,
         # One node of the graph, so that a worker gets it once.
         model=dask.delayed(model, name=f"dropwise.model-{tokenize(model)}", traverse=False),
-        drop_axis=[*range(1, x.ndim)],
-        new_axis=[i for i in range(len(sizes)) if i != len(lead)],
-        chunks=sizes,
-        meta=np.empty((0,) * len(sizes), result.dtype),
+        drop_axis=[*range(result.ndim, x.ndim)],
+        new_axis=[*range(x.ndim, result.ndim)],
+        chunks=(aligned, *((n,) for n in result.shape[1:])),
+        meta=np.empty((0,) * result.ndim, result.dtype),
         **options,
     )
 

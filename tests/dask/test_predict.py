@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ dask = require("dask")
 da = require("dask.array")
 require("sklearn")
 from dask.array.utils import assert_eq
+from dask.callbacks import Callback
 from dask.utils import key_split
 from sklearn.datasets import make_classification, make_regression
 from sklearn.pipeline import make_pipeline
@@ -166,7 +168,7 @@ def classifier(classes=3):
 
 def regressor(outputs=1):
     x, y = make_regression(300, 24, n_targets=outputs, random_state=0)
-    return MLPRegressor((60,), dropout=0.4, max_iter=5, random_state=0).fit(x, y)
+    return MLPRegressor(hidden_layer_sizes=(60,), dropout=0.4, max_iter=5, random_state=0).fit(x, y)
 
 
 MODELS = {
@@ -192,7 +194,7 @@ def test_estimators_give_the_bits_of_the_call_in_memory(name, dtype):
 def test_a_pipeline_predicts():
     x = rows(np.float64)
     y = x[:, 0] - x[:, 1]
-    model = make_pipeline(StandardScaler(), MLPRegressor((30,), max_iter=5, random_state=0))
+    model = make_pipeline(StandardScaler(), MLPRegressor(hidden_layer_sizes=(30,), max_iter=5, random_state=0))
     model.fit(x, y)
     assert_same(dd.predict(model, da.from_array(x, chunks=(600, 24))), model.predict(x))
 
@@ -218,19 +220,25 @@ def test_the_model_is_taken_as_it_is_at_the_call():
     assert changed.name != lazy.name
 
 
-def test_a_model_is_one_node_of_the_graph_and_tasks_have_names_of_their_own():
-    x = da.ones((4 * 1024, 24), chunks=(1024, 24))
-    for name in ("predict", "predict_mc"):
-        made = getattr(dd, name)(network(), x)
-        (lazy,) = dask.optimize(made if name == "predict" else made[0])
-        keys = [key_split(key) for key in dict(lazy.__dask_graph__())]
-        assert keys.count("dropwise.model") == 1
-        if name == "predict":
-            assert keys.count("dropwise.predict") == 4
-            assert len(keys) == 5
-    mean, std = dd.predict_mc(network(), x, 2)
-    together = dict(dask.optimize(mean, std)[0].__dask_graph__())
-    assert sum(key_split(key) == "dropwise.predict_mc" for key in together) == 4
+def executed(*lazy):
+    """How many tasks of each name a computation of these has."""
+    names = []
+    with Callback(pretask=lambda key, *_: names.append(key_split(key))):
+        dask.compute(*lazy, scheduler="sync")
+    return Counter(names)
+
+
+def test_tasks_have_names_of_their_own_and_come_once_for_each_chunk():
+    x = da.ones((4 * 1024, 24), chunks=(1024, 24)) + 1
+    assert executed(dd.predict(network(), x))["dropwise.predict"] == 4
+    assert executed(*dd.predict_mc(network(), x, 2))["dropwise.predict_mc"] == 4
+
+
+def test_a_model_is_one_node_of_the_graph_beside_one_fused_task_for_each_chunk():
+    lazy = dd.predict(network(), da.ones((4 * 1024, 24), chunks=(1024, 24)) + 1)
+    (optimized,) = dask.optimize(lazy)
+    names = Counter(key_split(key) for key in dict(optimized.__dask_graph__()))
+    assert names == {"dropwise.model": 1, "dropwise.predict": 4}
 
 
 @pytest.mark.parametrize("call", [dd.predict, dd.predict_mc])

@@ -32,18 +32,14 @@ def check(computed, expected):
         assert a.tobytes() == b.tobytes()
 
 
-@pytest.mark.parametrize("scheduler", ["synchronous", "threads"])
-def test_schedulers_of_one_process_give_the_same_bits(scheduler, backend):
+def test_one_thread_gives_the_bits_of_its_backend(backend):
     lazy, expected = work()
-    # Threads of a pool do not know of the block that chooses the backend.
-    if scheduler == "threads" and backend != dw.available_backends()[0]:
-        expected = work_of(dw.available_backends()[0])
-    check(dask.compute(*lazy, scheduler=scheduler, num_workers=3), expected)
+    check(dask.compute(*lazy, scheduler="synchronous"), expected)
 
 
-def work_of(name):
-    with dw.backend(name):
-        return work()[1]
+def test_threads_give_the_same_bits():
+    lazy, expected = work()
+    check(dask.compute(*lazy, scheduler="threads", num_workers=3), expected)
 
 
 # In a process of its own: one that starts others by "spawn", and that workers' warnings do not
@@ -70,44 +66,40 @@ def test_processes_give_the_same_bits():
     assert run_python(PROCESSES).split() == ["True"] * 4
 
 
-# The first worker is killed when a third of the chunks are there, half of them with it.
+# When a third of the chunks are there, the others wait until a worker has been killed.
 CLUSTER = """
-import os, signal, time
-import dask, dask.array as da, numpy as np
-from distributed import Client, LocalCluster, as_completed
+import os, pathlib, signal, time, uuid
+import dask.array as da, numpy as np
+from distributed import Client, LocalCluster
 import dropwise as dw, dropwise.dask as dd
 from dropwise import functional as F
-from dropwise._backends import active
 
 N = 24
+started, killed = (pathlib.Path(os.environ["FOLDER"]) / name for name in ("started", "killed"))
 
-def slow(block):
-    time.sleep(0.1)
+def wait(block):
+    (started / uuid.uuid4().hex).touch()
+    while len(list(started.iterdir())) > N // 3 and not killed.exists():
+        time.sleep(0.01)
     return block
 
 if __name__ == "__main__":
-    settings = {"distributed.worker.memory.terminate": False}
-    with dask.config.set(settings), LocalCluster(
+    started.mkdir()
+    with LocalCluster(
         n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
     ) as cluster, Client(cluster) as client:
         x = da.arange(N * 1000, chunks=1000, dtype="float32").reshape(N * 10, 100)
-        x = x.map_blocks(slow, dtype=x.dtype, meta=x._meta)
-        y = dd.dropout(x, 0.3, key=1)
-        print({key.split("-")[0] for key, *_ in map(tuple, y.__dask_keys__()[0])})
-        y = y.persist()
+        y = dd.dropout(x.map_blocks(wait, dtype=x.dtype, meta=x._meta), 0.3, key=1).persist()
         pids = client.run(os.getpid)
-        done = lambda: sum(f.status == "finished" for f in client.futures.values())
-        while done() < N // 3:
+        while sum(f.status == "finished" for f in client.futures.values()) < N // 4:
             time.sleep(0.01)
         held = client.has_what()
-        victim = max(held, key=lambda worker: len(held[worker]))
-        print(0 < len(held[victim]), done() < N)
-        os.kill(pids[victim], signal.SIGKILL)
-        got = y.compute()
+        print(len(pids), sum(map(len, held.values())) < N)
+        os.kill(pids[max(held, key=lambda worker: len(held[worker]))], signal.SIGKILL)
+        killed.touch()
         whole = np.arange(N * 1000, dtype=np.float32).reshape(N * 10, 100)
-        print(got.tobytes() == F.dropout(whole, 0.3, key=1).tobytes())
-        # Something has been computed by others than the two that were there first.
-        print(set(client.run(os.getpid).values()) != set(pids.values()))
+        print(y.compute().tobytes() == F.dropout(whole, 0.3, key=1).tobytes())
+        print(len(list(started.iterdir())) > N)  # some chunks were lost, and computed again
 
         net = dw.Sequential([dw.Dense(100, 9), dw.ReLU(), dw.Dropout(0.5), dw.Dense(9, 2)], seed=1)
         expected = net.predict(whole)
@@ -116,11 +108,12 @@ if __name__ == "__main__":
 """
 
 
-def test_a_cluster_that_loses_a_worker_in_the_middle_gives_the_same_bits():
-    named, lost, same, replaced, predicted, threads = run_python(CLUSTER).splitlines()
-    assert named == "{'dropwise.dropout'}"
-    assert lost == "True True"
-    assert same == replaced == predicted == "True"
+def test_a_cluster_that_loses_a_worker_in_the_middle_gives_the_same_bits(tmp_path):
+    # A lost worker is worth a warning to Dask.
+    quiet = {"DASK_LOGGING__DISTRIBUTED": "error", "FOLDER": str(tmp_path)}
+    middle, same, again, predicted, threads = run_python(CLUSTER, timeout=300, **quiet).splitlines()
+    assert middle == "2 True"
+    assert same == again == predicted == "True"
     assert threads == "{1}"
 
 
