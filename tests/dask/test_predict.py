@@ -135,12 +135,10 @@ def test_the_layout_of_chunks_does_not_show():
     # A sum of products over the columns, which are summed up in another order if they lie apart.
     net, x = dw.Sequential([dw.Dense(24, 1, dtype=np.float64)], seed=4), rows(np.float64)
     expected = net.predict(x)
-    by_columns = np.asfortranarray(x)
-    assert not np.array_equal(net.predict(by_columns), expected)
+    assert not np.array_equal(net.predict(np.asfortranarray(x)), expected)
     # Chunks that need not be cut and joined, which would give them another layout.
-    apart = da.from_array(np.repeat(x, 2, axis=1), chunks=(1024, 48))[:, ::2]
-    for lazy in (da.from_array(by_columns, chunks=(1024, 24)), apart):
-        assert_same(dd.predict(net, lazy), expected)
+    by_columns = da.from_array(x.T.copy(), chunks=(24, 1024)).T
+    assert_same(dd.predict(net, by_columns), expected)
 
 
 def test_no_rows():
