@@ -192,7 +192,7 @@ def predict(model: Any, x: DaskArray) -> DaskArray:
     -------
     dask array, shape of ``model.predict(x)``
         Bit for bit what the call in memory gives for a C-contiguous `x`, where the same backend
-        and instruction set compute.
+        computes on the same kind of CPU.
 
     Raises
     ------

@@ -195,8 +195,7 @@ def test_estimators_give_the_bits_of_the_call_in_memory(name, dtype):
 def test_a_pipeline_predicts():
     x = rows(np.float64)
     y = x[:, 0] - x[:, 1]
-    model = make_pipeline(StandardScaler(), MLPRegressor(hidden_layer_sizes=(30,), max_iter=5, random_state=0))
-    model.fit(x, y)
+    model = make_pipeline(StandardScaler(), regressor()).fit(x, y)
     assert_same(dd.predict(model, da.from_array(x, chunks=(600, 24))), model.predict(x))
 
 

@@ -21,7 +21,8 @@ ROWS, COLUMNS = 3000, 40
 def work():
     """What is to be computed, and the same in memory."""
     x = np.random.default_rng(0).standard_normal((ROWS, COLUMNS)).astype(np.float32)
-    net = dw.Sequential([dw.Dense(COLUMNS, 30), dw.ReLU(), dw.Dropout(0.5), dw.Dense(30, 2)], seed=1)
+    layers = [dw.Dense(COLUMNS, 30), dw.ReLU(), dw.Dropout(0.5), dw.Dense(30, 2)]
+    net = dw.Sequential(layers, seed=1)
     lazy = da.from_array(x, chunks=(700, 11))
     expected = (F.dropout(x, 0.3, key=1), net.predict(x))
     return (dd.dropout(lazy, 0.3, key=1), dd.predict(net, lazy)), expected
@@ -131,7 +132,8 @@ LARGE = 1 << 22  # elements that are worth several threads
 
 def test_a_task_takes_the_thread_of_its_worker_alone(many_threads):
     native = many_threads
-    net = dw.Sequential([dw.Dense(64, 2048), dw.ReLU(), dw.Dropout(0.5), dw.Dense(2048, 64)], seed=1)
+    layers = [dw.Dense(64, 2048), dw.ReLU(), dw.Dropout(0.5), dw.Dense(2048, 64)]
+    net = dw.Sequential(layers, seed=1)
     x = da.ones((2 * 1024, 64), chunks=(1024, 64), dtype=np.float32)
     lazy = [
         dd.dropout(da.ones(2 * LARGE, chunks=LARGE, dtype=np.float32), 0.3, key=1),
