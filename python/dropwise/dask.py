@@ -173,7 +173,7 @@ def dropout_mask(
            [False, False,  True]])
     """
     shape = as_shape(shape)
-    options = {"rate": rate, "key": key, "stream": stream}
+    options: dict[str, Any] = {"rate": rate, "key": key, "stream": stream}
     meta = functional.dropout_mask((0,) * len(shape), **options)
     chunks = normalize_chunks(chunks, shape, dtype=meta.dtype)
     return _map_blocks("dropout_mask", _dropout_mask, chunks=chunks, meta=meta, **options)
@@ -284,7 +284,7 @@ def _serial(task: Callable[..., Array]) -> Callable[..., Array]:
     return run
 
 
-def _place(part: dict[str, Any]) -> tuple[tuple[int, ...], tuple[int, ...], functional.Within]:
+def _place(part: dict[str, Any]) -> tuple[tuple[int, ...], functional.Within]:
     """The shape of a chunk, and where it is in the whole array."""
     location = part["array-location"]
     start = tuple(first for first, _ in location)
@@ -388,6 +388,7 @@ def _map_rows(
 
 def _aligned(chunks: tuple[int, ...]) -> tuple[int, ...]:
     """Chunks of rows that end where a model in memory begins with other rows."""
-    ends = {-(-end // ROWS_AT_ONCE) * ROWS_AT_ONCE for end in itertools.accumulate(chunks)}
-    ends = sorted({min(end, sum(chunks)) for end in ends})
-    return tuple(end - start for start, end in itertools.pairwise([0, *ends]) if end) or (0,)
+    rows, ends = sum(chunks), {0}
+    for end in itertools.accumulate(chunks):
+        ends.add(min(-(-end // ROWS_AT_ONCE) * ROWS_AT_ONCE, rows))
+    return tuple(end - start for start, end in itertools.pairwise(sorted(ends))) or (0,)
