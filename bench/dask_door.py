@@ -136,12 +136,12 @@ def cases(args: argparse.Namespace) -> Iterable[Case]:
 
 GOALS = [
     *(
-        Goal(f"{what}, chunks of 16 and 64 MiB", IN_MEMORY, ">=", 0.8, 0.95, DASK, (IN_MEMORY,),
-             {"what": what, "MiB": (16, 64)})
+        Goal(f"{what}, chunks of 64 MiB", IN_MEMORY, ">=", 0.8, 0.95, DASK, (IN_MEMORY,),
+             {"what": what, "MiB": 64})
         for what in ("dropout, whole rows", "dropout, parts of rows")
     ),
-    Goal("dropout, chunks of 16 and 64 MiB", NUMPY_DASK, ">=", 6, 12, DASK, (NUMPY_DASK,),
-         {"what": "dropout, whole rows", "MiB": (16, 64)}),
+    Goal("dropout, chunks of 64 MiB", NUMPY_DASK, ">=", 6, 12, DASK, (NUMPY_DASK,),
+         {"what": "dropout, whole rows", "MiB": 64}),
     Goal("predict", IN_MEMORY, ">=", 0.8, 0.95, DASK, (IN_MEMORY,), {"what": "predict"}),
 ]  # fmt: skip
 

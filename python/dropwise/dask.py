@@ -353,7 +353,8 @@ def _check_model(model: Any, method: str) -> None:
 def _map_blocks(name: str, task: Callable[..., Array], *arrays: DaskArray, **options: Any) -> Any:
     """The array of what `task` gives for each chunk, under a name of ours."""
     # A dashboard shows names up to the first hyphen.
-    return da.map_blocks(task, *arrays, token=f"dropwise.{name}", **options)
+    unique = f"dropwise.{name}-{tokenize(*arrays, options)}"
+    return da.map_blocks(task, *arrays, name=unique, dtype=options["meta"].dtype, **options)
 
 
 def _one_row(x: DaskArray) -> Array:
