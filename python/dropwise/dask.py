@@ -211,9 +211,9 @@ def predict(model: Any, x: DaskArray) -> DaskArray:
     >>> import dropwise as dw
     >>> from dropwise.dask import predict
     >>> net = dw.Sequential([dw.Dense(4, 8), dw.ReLU(), dw.Dropout(0.5), dw.Dense(8, 2)], seed=0)
-    >>> predict(net, da.ones((5000, 4), chunks=(1000, 2)))
-    dask.array<dropwise.predict, shape=(5000, 2), dtype=float32, chunksize=(1024, 2), chunktype=numpy.ndarray>
-    """  # noqa: E501
+    >>> predict(net, da.ones((5000, 4), chunks=(2000, 2))).chunks
+    ((2048, 2048, 904), (2,))
+    """
     _check_array(x, "predict")
     _check_model(model, "predict")
     result = model.predict(_one_row(x))
