@@ -286,3 +286,15 @@ def test_an_xarray_goes_by_its_data():
 def test_dask_is_not_imported_without_need():
     code = "import sys, dropwise; print([m for m in sys.modules if m.startswith('dask')])"
     assert run_python(code) == "[]\n"
+
+
+def test_without_dask_the_error_says_what_to_install():
+    code = """
+import sys
+sys.modules["dask"] = None
+try:
+    import dropwise.dask
+except ImportError as error:
+    print(error)
+"""
+    assert "needs Dask: pip install 'dropwise[dask]'" in run_python(code)
