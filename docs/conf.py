@@ -22,6 +22,8 @@ extensions = [
 templates_path = ["_templates"]
 exclude_patterns = ["build", "gallery/*.ipynb", "gallery/*.py", "**/sg_execution_times.rst"]
 
+default_role = "autolink"  # names in docstrings are links, if there is something of that name
+
 # ---- pages
 myst_heading_anchors = 3
 
@@ -35,6 +37,7 @@ numpydoc_validation_checks = {
     "PR07", "RT03",  # a type with its shape may say it all
     "PR08", "SS05",  # they take a name for a verb, or for a sentence
     "RT01",  # a summary may be all that there is to say of a result
+    "RT02",  # "mean, std : ndarray" names two results
 }  # fmt: skip
 # The arguments of these are those of the texts.
 numpydoc_validation_exclude = {r"dropwise\.textbook\."}
