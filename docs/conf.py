@@ -5,7 +5,11 @@
 Without the last option the examples of the gallery run, and the site has their pictures.
 """
 
+from pathlib import Path
+
 import dropwise
+
+HERE = Path(__file__).parent
 
 project = "dropwise"
 author = copyright = "The dropwise authors"
@@ -20,12 +24,15 @@ extensions = [
     "sphinx_gallery.gen_gallery",
 ]
 templates_path = ["_templates"]
-exclude_patterns = ["build", "gallery/*.ipynb", "gallery/*.py", "**/sg_execution_times.rst"]
-
+exclude_patterns = ["examples/*", "gallery/*.ipynb", "gallery/*.py", "**/sg_execution_times.rst"]
 default_role = "autolink"  # names in docstrings are links, if there is something of that name
 
 # ---- pages
 myst_heading_anchors = 3
+html_theme = "sphinx_book_theme"
+html_title = f"dropwise {release}"
+html_theme_options = {"show_navbar_depth": 1, "use_download_button": False}
+html_show_sphinx = False
 
 # ---- docstrings
 autodoc_typehints = "none"  # numpydoc has the types in words, with shapes
@@ -41,3 +48,27 @@ numpydoc_validation_checks = {
 }  # fmt: skip
 # The arguments of these are those of the texts.
 numpydoc_validation_exclude = {r"dropwise\.textbook\."}
+# Methods that the users of a class do not call, and attributes that have no page.
+nitpick_ignore_regex = [("py:obj", r"_\w+")]
+
+# ---- names of other projects, looked up in short lists of our own: no network is needed
+intersphinx_mapping = {
+    name: (url, str(HERE / "inventories" / f"{name}.txt"))
+    for name, url in {
+        "numpy": "https://numpy.org/doc/stable/",
+        "sklearn": "https://scikit-learn.org/stable/",
+        "torch": "https://docs.pytorch.org/docs/stable/",
+    }.items()
+}
+
+# ---- examples
+sphinx_gallery_conf = {
+    "examples_dirs": "examples",
+    "gallery_dirs": "gallery",
+    "filename_pattern": r"\.py$",
+    "within_subsection_order": "FileNameSortKey",
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "show_signature": False,
+    "show_memory": False,
+}

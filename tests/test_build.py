@@ -102,6 +102,7 @@ def test_the_sdist_has_the_project_and_nothing_else(sdist):
     known = {
         *("CMakeLists.txt", "CMakePresets.json", "pyproject.toml", "PKG-INFO", ".gitignore"),
         *("README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", ".clang-format"),
+        ".readthedocs.yaml",
         *("cpp", "python", "tests", "bench", "docs", ".ci"),
     }
     assert tops <= known

@@ -2,9 +2,10 @@
 Probabilities that can be trusted
 =================================
 
-Of the rows to which a classifier gives probabilities of about 0.8, 80 % should be right.  A network that has fitted
-noisy classes for long says 0.99 far too often.  Dropout in training helps most; the mean over masks, Monte Carlo
-dropout, helps a little further, and the network need not be trained again for it.
+Of the rows to which a classifier gives probabilities of about 0.8, 80 % should be right.  A
+network that has fitted noisy classes for long says 0.99 far too often.  Dropout in training helps
+most; the mean over masks, Monte Carlo dropout, helps a little further, and the network need not
+be trained again for it.
 """
 
 import sys

@@ -2,8 +2,8 @@
 Where dropout helps
 ===================
 
-A network of two layers of 512 units learns 300 handwritten digits by heart at any rate.  What it makes of the other
-1497 is better with dropout.
+A network of two layers of 512 units learns 300 handwritten digits by heart at any rate.  What it
+makes of the other 1497 is better with dropout.
 """
 
 import sys
@@ -43,7 +43,8 @@ for rate in RATES:
     scores.append(cross_val_score(model, x, y, cv=few))
 
 # %%
-# Each point is the mean over the choices; the bar is the standard error of its difference from no dropout.
+# Each point is the mean over the choices; the bar is the standard error of its difference from no
+# dropout.
 
 scores = np.array(scores)  # [rates, repeats]
 mean = scores.mean(axis=1)

@@ -2,9 +2,10 @@
 Dropout as an ensemble
 ======================
 
-Each mask leaves a thinned network, and training with dropout trains all of them at once, with weights that they share.
-At inference one can average the probabilities that many thinned networks give, or take the whole network, whose
-outputs come close to that average for the price of one.  This is figure 11 of Srivastava et al. (2014), on small data.
+Each mask leaves a thinned network, and training with dropout trains all of them at once, with
+weights that they share. At inference one can average the probabilities that many thinned networks
+give, or take the whole network, whose outputs come close to that average for the price of one.
+This is figure 11 of Srivastava et al. (2014), on small data.
 """
 
 import matplotlib.pyplot as plt
@@ -36,7 +37,8 @@ net.fit(
 )
 
 # %%
-# A forward pass in training mode takes a new mask for each row, so that one pass is one thinned network for each digit.
+# A forward pass in training mode takes a new mask for each row, so that one pass is one thinned
+# network for each digit.
 
 
 def probabilities(scores: np.ndarray) -> np.ndarray:

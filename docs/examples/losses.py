@@ -2,9 +2,10 @@
 Training and validation loss
 ============================
 
-A network with many units and few samples learns the samples by heart: its loss on them goes to zero, and the loss on
-samples that it has not seen goes up and up.  Dropout keeps the second one down.  Both networks here start with the same
-weights and see the same batches; one label in ten is wrong.
+A network with many units and few samples learns the samples by heart: its loss on them goes to
+zero, and the loss on samples that it has not seen goes up and up.  Dropout keeps the second one
+down.  Both networks here start with the same weights and see the same batches; one label in ten
+is wrong.
 """
 
 import matplotlib.pyplot as plt
@@ -20,8 +21,8 @@ x, y = make_classification(4000, 20, n_informative=10, flip_y=0.2, random_state=
 x, x_test, y, y_test = train_test_split(x.astype(np.float32), y, train_size=1000, random_state=0)
 
 # %%
-# ``iter_fit`` gives the figures after each epoch.  Those of training are taken with dropout at work, so here both losses
-# are evaluated without it, on the network as it is used later.
+# ``iter_fit`` gives the figures after each epoch.  Those of training are taken with dropout at
+# work, so here both losses are evaluated without it, on the network as it is used later.
 
 
 def losses(rate: float) -> np.ndarray:
@@ -45,7 +46,8 @@ def losses(rate: float) -> np.ndarray:
 curves = {rate: losses(rate) for rate in (0.0, 0.5)}
 for rate, found in curves.items():
     print(
-        f"rate {rate}: training {found[-1, 0]:.4f}, validation {found[-1, 1]:.4f}, at best {found[:, 1].min():.4f}"
+        f"rate {rate}: training {found[-1, 0]:.4f}, "
+        f"validation {found[-1, 1]:.4f}, at best {found[:, 1].min():.4f}"
     )
 
 # %%

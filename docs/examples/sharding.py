@@ -2,9 +2,9 @@
 One mask, cut in any way
 ========================
 
-Which elements are dropped follows from a key, the number of the call and an element's index in the *global* array.  So
-every worker makes the mask of its own part, knows nothing of the others, and all parts together are the mask that one
-process would have made.
+Which elements are dropped follows from a key, the number of the call and an element's index in
+the *global* array.  So every worker makes the mask of its own part, knows nothing of the others,
+and all parts together are the mask that one process would have made.
 """
 
 import matplotlib.pyplot as plt
@@ -31,8 +31,8 @@ for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
 print("the same mask:", np.array_equal(whole, glued))
 
 # %%
-# The same holds for a batch that is cut into rows of any number for several workers: ``first_row`` says which rows a
-# worker has.  Their results are those of the whole batch.
+# The same holds for a batch that is cut into rows of any number for several workers:
+# ``first_row`` says which rows a worker has.  Their results are those of the whole batch.
 
 x = np.random.default_rng(0).standard_normal((64, 8)).astype(np.float32)
 

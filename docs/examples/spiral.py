@@ -2,8 +2,9 @@
 The spiral run
 ==============
 
-The job of ``python -m dropwise spiral``: three spiral arms of noisy points, one hidden layer of 512 units with dropout,
-all 3000 points in each step.  The command makes 10001 epochs; 2000 are enough to see how the regions wind.
+The job of ``python -m dropwise spiral``: three spiral arms of noisy points, one hidden layer of
+512 units with dropout, all 3000 points in each step.  The command makes 10001 epochs; 2000 are
+enough to see how the regions wind.
 """
 
 import matplotlib.pyplot as plt
@@ -40,8 +41,8 @@ history = net.fit(
 print(history[-1])
 
 # %%
-# Where the network decides for which arm, and how sure its thinned networks are: over 50 masks the probabilities differ
-# most at the borders, and where there are no points.
+# Where the network decides for which arm, and how sure its thinned networks are: over 50 masks
+# the probabilities differ most at the borders, and where there are no points.
 
 side = np.linspace(-1.3, 1.3, 200, dtype=np.float32)
 grid = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)

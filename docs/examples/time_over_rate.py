@@ -2,8 +2,9 @@
 Time over the rate
 ==================
 
-In most libraries a training step takes as long with dropout as without, or longer: dropped units are computed and then
-multiplied by zero.  Here they are not computed, so that a step takes the less time the more is dropped.
+In most libraries a training step takes as long with dropout as without, or longer: dropped units
+are computed and then multiplied by zero.  Here they are not computed, so that a step takes the
+less time the more is dropped.
 """
 
 import time
@@ -29,8 +30,8 @@ def network(rate: float, skip_zeros: bool) -> dw.Sequential:
 
 
 # %%
-# ``skip_zeros=False`` computes everything, as other libraries do.  All networks take turns, so that they meet the same
-# load of the machine.
+# ``skip_zeros=False`` computes everything, as other libraries do.  All networks take turns, so
+# that they meet the same load of the machine.
 
 networks = {(rate, skip): network(rate, skip) for rate in RATES for skip in (False, True)}
 times: dict[tuple[float, bool], list[float]] = {which: [] for which in networks}
@@ -46,12 +47,13 @@ for skip, name in ((False, "everything computed"), (True, "zeros skipped")):
     milliseconds = [1e3 * np.median(times[rate, skip][1:]) for rate in RATES]
     axes.plot(RATES, milliseconds, "o-", label=name)
     print(
-        f"{name}: {milliseconds[0]:.1f} ms at rate 0, {milliseconds[5]:.1f} ms at 0.5, {milliseconds[9]:.1f} ms at 0.9"
+        f"{name}: {milliseconds[0]:.1f} ms at rate 0, "
+        f"{milliseconds[5]:.1f} ms at 0.5, {milliseconds[9]:.1f} ms at 0.9"
     )
 axes.set(xlabel="rate", ylabel="forward and backward, ms", ylim=(0, None))
 axes.legend()
 plt.show()
 
 # %%
-# At rate 0 the ReLU alone makes half of the hidden values zero, which is skipped, too.  ``bench/fit.py`` measures this
-# beside PyTorch, JAX and NumPy.
+# At rate 0 the ReLU alone makes half of the hidden values zero, which is skipped, too.
+# ``bench/fit.py`` measures this beside PyTorch, JAX and NumPy.

@@ -2,9 +2,10 @@
 A transformer of PyTorch, before and after
 ==========================================
 
-``dropwise.torch.convert`` changes the dropout, attention and feed-forward blocks of a model in place, and the rest
-stays what it is.  A small transformer learns to sort: each of 32 positions has to say which number belongs there.  Both
-models start with the same weights and see the same sequences; their masks differ, as those of two runs do.
+``dropwise.torch.convert`` changes the dropout, attention and feed-forward blocks of a model in
+place, and the rest stays what it is.  A small transformer learns to sort: each of 32 positions
+has to say which number belongs there.  Both models start with the same weights and see the same
+sequences; their masks differ, as those of two runs do.
 """
 
 import copy
@@ -87,7 +88,8 @@ for _ in range(STEPS):
 figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
 for name, run in runs.items():
     print(
-        f"{name}: {run.milliseconds():.1f} ms a step, loss {run.losses[0]:.3f} at first, {run.losses[-1]:.3f} at last"
+        f"{name}: {run.milliseconds():.1f} ms a step, "
+        f"loss {run.losses[0]:.3f} at first, {run.losses[-1]:.3f} at last"
     )
     seconds = [sum(run.seconds[: i + 1]) for i in range(STEPS)]
     axes.plot(seconds, run.losses, label=f"{name}, {run.milliseconds():.0f} ms a step")

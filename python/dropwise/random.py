@@ -110,7 +110,7 @@ class MaskStreams:
         self.next_stream = next_stream
 
     def peek(self) -> int:
-        """The next stream; it is used once `next_stream` is set past it."""
+        """The next stream; it is used once ``next_stream`` is set past it."""
         if self.next_stream >= STREAM_END:
             raise RuntimeError("all 2**56 streams of this key have been used; take another seed")
         return self.next_stream
