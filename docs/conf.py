@@ -46,8 +46,8 @@ numpydoc_validation_checks = {
     "RT01",  # a summary may be all that there is to say of a result
     "RT02",  # "mean, std : ndarray" names two results
 }  # fmt: skip
-# The arguments of these are those of the texts.
-numpydoc_validation_exclude = {r"dropwise\.textbook\."}
+# The arguments of the first are those of the texts; the second is a protocol and has none.
+numpydoc_validation_exclude = {r"dropwise\.textbook\.", r"dropwise\.losses\.Loss$"}
 # Methods that the users of a class do not call, and attributes that have no page.
 nitpick_ignore_regex = [("py:obj", r"_\w+")]
 
