@@ -32,6 +32,8 @@ myst_heading_anchors = 3
 html_theme = "sphinx_book_theme"
 html_title = f"dropwise {release}"
 html_theme_options = {"show_navbar_depth": 1, "use_download_button": False}
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_show_sphinx = False
 
 # ---- docstrings
