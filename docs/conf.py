@@ -28,6 +28,8 @@ exclude_patterns = ["examples/*", "gallery/*.ipynb", "gallery/*.py", "**/sg_exec
 default_role = "autolink"  # names in docstrings are links, if there is something of that name
 
 # ---- pages
+highlight_language = "none"  # of blocks that name no language: commands, listings of files
+toc_object_entries_show_parents = "hide"
 myst_heading_anchors = 3
 html_theme = "sphinx_book_theme"
 html_title = f"dropwise {release}"
