@@ -36,7 +36,7 @@ html_title = f"dropwise {release}"
 html_theme_options = {"show_navbar_depth": 1, "use_download_button": False}
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
-html_show_sphinx = False
+html_show_sphinx = html_show_copyright = False
 
 # ---- docstrings
 autodoc_typehints = "none"  # numpydoc has the types in words, with shapes

@@ -19,7 +19,7 @@ from torch import nn
 import dropwise.torch
 
 NUMBERS, LENGTH, WIDTH, BATCH = 16, 32, 128, 64
-RATE, STEPS = 0.1, 150
+RATE, STEPS = 0.1, 100
 
 
 class Sorter(nn.Module):
