@@ -72,15 +72,6 @@ def test_every_picture_is_shown_on_a_page():
     assert pictures <= shown
 
 
-def test_the_readme_has_its_two_commands():
-    text = README.read_text(encoding="utf-8")
-    blocks = re.findall(r"^```\n(python3 -m pip .*?)^```", text, re.M | re.S)
-    assert blocks == [
-        'python3 -m pip install ".[cli]" && python3 -m dropwise spiral\n',
-        'python3 -m pip install ".[test]" && python3 -m pytest\n',
-    ]
-
-
 def parts_of(page: Path) -> tuple[list[str], Counter[str], list[int], list[str]]:
     """What a translation keeps: code blocks, code in the text, columns of tables, links."""
     text = page.read_text(encoding="utf-8")
@@ -133,3 +124,12 @@ def test_an_inventory_has_no_name_that_does_not_occur(inventory):
     names = [line.split()[0] for line in inventory.read_text().splitlines()[3:]]
     assert names
     assert [name for name in names if f"`{name}`" not in text] == []
+
+
+def test_the_readme_has_its_two_commands():
+    text = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"^```\n(python3 -m pip .*?)^```", text, re.M | re.S)
+    assert blocks == [
+        'python3 -m pip install ".[cli]" && python3 -m dropwise spiral\n',
+        'python3 -m pip install ".[test]" && python3 -m pytest\n',
+    ]
