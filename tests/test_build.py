@@ -100,7 +100,8 @@ def test_the_sdist_has_the_project_and_nothing_else(sdist):
         names = [name.partition("/")[2] for name in tar.getnames()]
     tops = {name.partition("/")[0] for name in names}
     known = {
-        *("CMakeLists.txt", "CMakePresets.json", "pyproject.toml", "PKG-INFO", ".gitignore"),
+        *("CMakeLists.txt", "CMakePresets.json", "pyproject.toml", "PKG-INFO"),
+        *(".gitignore", ".readthedocs.yaml"),
         *("README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", ".clang-format"),
         *("cpp", "python", "tests", "bench", "docs", ".ci"),
     }

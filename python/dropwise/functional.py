@@ -104,17 +104,17 @@ def dropout(
     A result of 4 MiB or more uses the memory of an earlier result of its size that is gone, if
     there is one: up to 256 MiB are kept for that.
 
+    References
+    ----------
+    .. [1] Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting",
+       JMLR 15 (2014).
+
     Examples
     --------
     >>> import numpy as np
     >>> from dropwise import functional as F
     >>> F.dropout(np.arange(6, dtype=np.float32), 0.5, key=2)
     array([ 0.,  2.,  4.,  0.,  0., 10.], dtype=float32)
-
-    References
-    ----------
-    .. [1] Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting",
-       JMLR 15 (2014).
     """
     vanilla = check_scaling(scaling) == "vanilla"
     rate = check_rate(rate)
@@ -165,8 +165,8 @@ def dropout_backward(
     ----------
     dy : array_like
         Gradient with respect to the result of `dropout`.
-    rate, key, stream, offset, within, scaling, noise_shape, training
-        As in the call of `dropout`; the mask is made again from them.
+    rate, key, stream, offset, within, scaling, noise_shape, training : as for `dropout`
+        The mask is made again from them.
     mask : ndarray of bool, optional
         The mask itself, True where kept, of the shape of `dy` or `noise_shape`; `key`, `stream`,
         `offset` and `within` are then not needed.
@@ -177,6 +177,10 @@ def dropout_backward(
     -------
     ndarray, shape of `dy`
         ``dy`` times the same scale where the mask kept, +0.0 elsewhere.
+
+    References
+    ----------
+    .. [1] Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC11 (2011).
 
     Examples
     --------
@@ -264,10 +268,6 @@ def dropout_mask(
     >>> F.dropout_mask((2, 2), 0.5, key=2, within=((0, 1), (2, 3)))  # its last two columns
     array([[ True,  True],
            [False,  True]])
-
-    References
-    ----------
-    .. [1] Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC11 (2011).
     """
     shape = as_shape(shape)
     size = math.prod(shape)

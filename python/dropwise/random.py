@@ -47,7 +47,17 @@ def seed_sequence(seed: Seed = None) -> np.random.SeedSequence:
 
 
 def spawn(sequence: np.random.SeedSequence, i: int) -> np.random.SeedSequence:
-    """The sequence of child `i`: unlike ``sequence.spawn`` the same at every call."""
+    """The sequence of child `i`: unlike ``sequence.spawn`` the same at every call.
+
+    Parameters
+    ----------
+    sequence : SeedSequence
+    i : int
+
+    Returns
+    -------
+    SeedSequence
+    """
     return np.random.SeedSequence(
         entropy=sequence.entropy, spawn_key=(*sequence.spawn_key, i), pool_size=sequence.pool_size
     )
@@ -55,6 +65,15 @@ def spawn(sequence: np.random.SeedSequence, i: int) -> np.random.SeedSequence:
 
 def key_from_seed(seed: Seed = None) -> int:
     """The 64-bit key of a seed.
+
+    Parameters
+    ----------
+    seed : int, SeedSequence, Generator or None
+        None takes fresh entropy.
+
+    Returns
+    -------
+    int in [0, 2**64)
 
     Examples
     --------
@@ -91,7 +110,7 @@ class MaskStreams:
         self.next_stream = next_stream
 
     def peek(self) -> int:
-        """The next stream; it is used once `next_stream` is set past it."""
+        """The next stream; it is used once ``next_stream`` is set past it."""
         if self.next_stream >= STREAM_END:
             raise RuntimeError("all 2**56 streams of this key have been used; take another seed")
         return self.next_stream

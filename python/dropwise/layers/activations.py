@@ -38,7 +38,20 @@ class ReLU(Layer):
     _pass: ReLUPass | None = None
 
     def forward(self, x: ArrayLike, training: bool = True, *, out: Array | None = None) -> Array:
-        """``max(x, 0)``, in `out` if given; the same in training and at inference."""
+        """``max(x, 0)``, in `out` if given; the same in training and at inference.
+
+        Parameters
+        ----------
+        x : array_like, any shape
+        training : bool
+            Makes no difference.
+        out : ndarray, optional
+            Where the result goes; may be `x`.
+
+        Returns
+        -------
+        ndarray, shape and dtype of `x`
+        """
         y, self._pass = self._compute(x, out)
         return y
 
@@ -50,7 +63,18 @@ class ReLU(Layer):
         return y, ReLUPass(y.shape, y.dtype, bits)
 
     def backward(self, dy: ArrayLike, *, out: Array | None = None) -> Array:
-        """`dy` where the last `x` was positive (or NaN), 0 elsewhere."""
+        """`dy` where the last `x` was positive (or NaN), 0 elsewhere.
+
+        Parameters
+        ----------
+        dy : array_like, shape of the last `x`
+        out : ndarray, optional
+            Where the result goes; may be `dy`.
+
+        Returns
+        -------
+        ndarray, shape and dtype of the last `x`
+        """
         if self._pass is None:
             raise no_forward(self)
         return self._gradient(self._pass, dy, out)
@@ -65,7 +89,16 @@ class ReLU(Layer):
         return _arrays.apply_mask(dy, out, record.bits, 1.0, None)
 
     def predict(self, x: ArrayLike) -> Array:
-        """``max(x, 0)``; nothing is remembered."""
+        """``max(x, 0)``; nothing is remembered.
+
+        Parameters
+        ----------
+        x : array_like, any shape
+
+        Returns
+        -------
+        ndarray, shape and dtype of `x`
+        """
         return functional.relu(x)
 
 
@@ -88,6 +121,8 @@ class _Smooth(Layer):
         ----------
         x : array_like, any shape
             float16 and bfloat16 are computed in float32; integers and bool become float64.
+        training : bool
+            Makes no difference.
 
         Returns
         -------
@@ -107,7 +142,16 @@ class _Smooth(Layer):
         return self._compute(x)
 
     def backward(self, dy: ArrayLike) -> Array:
-        """The gradient with respect to `x` of the last forward."""
+        """The gradient with respect to `x` of the last forward.
+
+        Parameters
+        ----------
+        dy : array_like, shape of the last `x`
+
+        Returns
+        -------
+        ndarray, shape of the last `x`
+        """
         if self._pass is None:
             raise no_forward(self)
         return self._gradient(self._pass, dy)
@@ -118,7 +162,16 @@ class _Smooth(Layer):
         return self._times_derivative(y, dy).astype(dtype, copy=False)
 
     def predict(self, x: ArrayLike) -> Array:
-        """The function of each element; nothing is remembered."""
+        """The function of each element; nothing is remembered.
+
+        Parameters
+        ----------
+        x : array_like, any shape
+
+        Returns
+        -------
+        ndarray, shape of `x`
+        """
         return self._compute(x)[0]
 
     def _function(self, x: Array) -> Array:

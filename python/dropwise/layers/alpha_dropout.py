@@ -54,6 +54,10 @@ class AlphaDropout(_Alpha):
 
     The gradient is ``a * dy`` where the mask keeps, +0.0 elsewhere.
 
+    References
+    ----------
+    .. [1] Klambauer et al., "Self-normalizing neural networks", NIPS 30 (2017).
+
     Examples
     --------
     >>> import numpy as np
@@ -62,10 +66,6 @@ class AlphaDropout(_Alpha):
     >>> y = dw.AlphaDropout(0.3, seed=1).forward(x)
     >>> bool(abs(y.mean()) < 0.02 and abs(y.std() - 1) < 0.02)
     True
-
-    References
-    ----------
-    .. [1] Klambauer et al., "Self-normalizing neural networks", NIPS 30 (2017).
     """
 
 
@@ -94,6 +94,12 @@ class FeatureAlphaDropout(_Alpha, SpatialDropout):
     -----
     The mask is that of `SpatialDropout`, what becomes of the elements that of `AlphaDropout`.
 
+    References
+    ----------
+    .. [1] Klambauer et al., "Self-normalizing neural networks", NIPS 30 (2017).
+    .. [2] Tompson et al., "Efficient object localization using convolutional networks", CVPR
+       (2015).
+
     Examples
     --------
     >>> import numpy as np
@@ -102,10 +108,4 @@ class FeatureAlphaDropout(_Alpha, SpatialDropout):
     >>> drop.forward(np.ones((1, 2, 3))).round(3)
     array([[[ 1.666, -0.779, -0.779],
             [ 1.666, -0.779, -0.779]]])
-
-    References
-    ----------
-    .. [1] Klambauer et al., "Self-normalizing neural networks", NIPS 30 (2017).
-    .. [2] Tompson et al., "Efficient object localization using convolutional networks", CVPR
-       (2015).
     """

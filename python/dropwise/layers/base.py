@@ -33,15 +33,44 @@ class Layer:
     _last_run: object = None
 
     def forward(self, x: Array, training: bool = True) -> Array:
-        """The layer's result for `x`; what ``backward`` needs is remembered."""
+        """The layer's result for `x`; what ``backward`` needs is remembered.
+
+        Parameters
+        ----------
+        x : ndarray
+        training : bool
+            Whether elements are dropped.
+
+        Returns
+        -------
+        ndarray
+        """
         raise NotImplementedError
 
     def backward(self, dy: Array) -> Array:
-        """The gradient with respect to the input of the last ``forward``."""
+        """The gradient with respect to the input of the last ``forward``.
+
+        Parameters
+        ----------
+        dy : ndarray, shape of what ``forward`` returned
+
+        Returns
+        -------
+        ndarray, shape of the input
+        """
         raise NotImplementedError
 
     def predict(self, x: Array) -> Array:
-        """The layer's result at inference; nothing is remembered."""
+        """The layer's result at inference; nothing is remembered.
+
+        Parameters
+        ----------
+        x : ndarray
+
+        Returns
+        -------
+        ndarray
+        """
         return copy.copy(self).forward(x, training=False)
 
     def __init_subclass__(cls, **arguments: Any) -> None:
@@ -96,13 +125,26 @@ class Layer:
         return 0.0
 
     def reseed(self, sequence: np.random.SeedSequence) -> None:
-        """Take the randomness from `sequence`, unless the layer was given a seed."""
+        """Take the randomness from `sequence`, unless the layer was given a seed.
+
+        Parameters
+        ----------
+        sequence : SeedSequence
+        """
 
     def spawn(self: LayerType, n: int) -> list[LayerType]:
         """Make `n` copies with masks that are independent of this layer's and of each other's.
 
         Copies of a layer, and workers that a process forks, continue with the same masks.  Give
         each worker one of these instead.  They follow from the layer's key and next stream.
+
+        Parameters
+        ----------
+        n : int
+
+        Returns
+        -------
+        list of layers of this class
         """
         copies = []
         for i in range(_arguments.as_integer(n, "n", least=0)):
@@ -123,7 +165,13 @@ class Layer:
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Set what `state_dict` gave; after an error nothing is set."""
+        """Set what `state_dict` gave; after an error nothing is set.
+
+        Parameters
+        ----------
+        state : mapping
+            What `state_dict` gave.
+        """
         _arguments.check_names(state, (), f"{self}: state")
 
     def _checked_state(self, state: Mapping[str, Any]) -> Any:

@@ -211,7 +211,12 @@ class Dense(Layer):
         )
 
     def reseed(self, sequence: np.random.SeedSequence) -> None:
-        """Draw from `sequence`, unless a seed was given or weights are there already."""
+        """Draw from `sequence`, unless a seed was given or weights are there already.
+
+        Parameters
+        ----------
+        sequence : SeedSequence
+        """
         if not self._seeded and self._parameters is None:
             self._seed = sequence
 
@@ -240,7 +245,16 @@ class Dense(Layer):
         return y.reshape(*lead, self.out_features), DensePass(rows, lead)
 
     def predict(self, x: ArrayLike) -> Array:
-        """Like ``forward``, but remembers nothing."""
+        """Like ``forward``, but remembers nothing.
+
+        Parameters
+        ----------
+        x : array_like, shape (..., in_features)
+
+        Returns
+        -------
+        ndarray, shape (..., out_features)
+        """
         return self._compute(x)[0]
 
     def backward(self, dy: ArrayLike) -> Array:
@@ -365,7 +379,13 @@ class Dense(Layer):
         return {"weight": self.weight.copy(), "bias": self.bias.copy()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Set weight and bias, or neither if one of them does not fit."""
+        """Set weight and bias, or neither if one of them does not fit.
+
+        Parameters
+        ----------
+        state : mapping
+            What `state_dict` gave: "weight" and "bias".
+        """
         Dense._set_state(self, Dense._checked_state(self, state))
 
     def _checked_state(self, state: Mapping[str, Any]) -> tuple[Array, Array]:

@@ -27,8 +27,7 @@ class DropConnect(Dense):
     in_features, out_features : int
     rate : float in [0, 1]
         Probability that a weight is dropped.  Biases are not.
-    l1, l2, bias_l1, bias_l2, init, dtype
-        As for `Dense`.
+    l1, l2, bias_l1, bias_l2, init, dtype : as for `Dense`
     seed : int, SeedSequence, Generator or None
         Fixes the initial weights and all masks.
     skip_zeros : bool
@@ -46,6 +45,10 @@ class DropConnect(Dense):
     a normal distribution.  At rate 1 only the bias is left.  ``Sequential.predict_mc`` draws a mask
     for each of its samples.
 
+    References
+    ----------
+    .. [1] Wan et al., "Regularization of neural networks using DropConnect", ICML (2013).
+
     Examples
     --------
     >>> import numpy as np
@@ -54,10 +57,6 @@ class DropConnect(Dense):
     >>> y = layer.forward(np.ones((4, 3)))
     >>> layer.mask.shape
     (3, 2)
-
-    References
-    ----------
-    .. [1] Wan et al., "Regularization of neural networks using DropConnect", ICML (2013).
     """
 
     def __init__(
@@ -129,7 +128,16 @@ class DropConnect(Dense):
         return y
 
     def predict(self, x: ArrayLike) -> Array:
-        """Like ``forward(x, training=False)``, but remembers nothing."""
+        """Like ``forward(x, training=False)``, but remembers nothing.
+
+        Parameters
+        ----------
+        x : array_like, shape (..., in_features)
+
+        Returns
+        -------
+        ndarray, shape (..., out_features)
+        """
         return super().predict(x)
 
     def _run(self, x: Array, context: RunContext) -> tuple[Array, DensePass | None]:
@@ -180,7 +188,12 @@ class DropConnect(Dense):
     # ---- state
 
     def reseed(self, sequence: np.random.SeedSequence) -> None:
-        """Take weights and masks from `sequence`, each unless it is decided already."""
+        """Take weights and masks from `sequence`, each unless it is decided already.
+
+        Parameters
+        ----------
+        sequence : SeedSequence
+        """
         super().reseed(sequence)
         self._dropout.reseed(spawn(sequence, 0))
 
@@ -198,7 +211,13 @@ class DropConnect(Dense):
         return super().state_dict() | self._dropout.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Set weights and masks, or nothing if something does not fit."""
+        """Set weights and masks, or nothing if something does not fit.
+
+        Parameters
+        ----------
+        state : mapping
+            What `state_dict` gave.
+        """
         DropConnect._set_state(self, DropConnect._checked_state(self, state))
 
     def _checked_state(self, state: Mapping[str, Any]) -> Any:

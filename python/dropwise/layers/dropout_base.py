@@ -289,7 +289,16 @@ class DropoutBase(Layer):
         return _arrays.apply_dropout(dy, out, None, record.noise.of_gradient)
 
     def predict(self, x: ArrayLike) -> Array:
-        """Like ``forward(x, training=False)``, but remembers nothing."""
+        """Like ``forward(x, training=False)``, but remembers nothing.
+
+        Parameters
+        ----------
+        x : array_like, any shape
+
+        Returns
+        -------
+        ndarray, shape of `x`
+        """
         return functional.dropout(x, self._rate, key=0, scaling=self._scaling, training=False)
 
     @property
@@ -354,7 +363,12 @@ class DropoutBase(Layer):
     # ---- state
 
     def reseed(self, sequence: np.random.SeedSequence) -> None:
-        """Take the key from `sequence`, unless the layer was given a seed."""
+        """Take the key from `sequence`, unless the layer was given a seed.
+
+        Parameters
+        ----------
+        sequence : SeedSequence
+        """
         if not self._seeded:
             self._set_streams(MaskStreams(key_from_seed(sequence)))
 
@@ -377,7 +391,18 @@ class DropoutBase(Layer):
         return self._streams.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue with the masks that follow `state`."""
+        """Continue with the masks that follow `state`.
+
+        Parameters
+        ----------
+        state : mapping
+            What `state_dict` gave.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is no such state; nothing has changed then.
+        """
         self._set_streams(DropoutBase._checked_state(self, state))
 
     def _checked_state(self, state: Mapping[str, Any]) -> MaskStreams:

@@ -43,6 +43,11 @@ class SpatialDropout(DropoutBase):
     ``Dropout(rate, noise_shape=(None, 1, ..., None))``, or ``(None, None, 1, ...)`` with channels
     first.
 
+    References
+    ----------
+    .. [1] Tompson et al., "Efficient object localization using convolutional networks", CVPR
+       (2015).
+
     Examples
     --------
     >>> import numpy as np
@@ -52,11 +57,6 @@ class SpatialDropout(DropoutBase):
     array([[[2., 0., 0., 2.],
             [2., 0., 0., 2.],
             [2., 0., 0., 2.]]], dtype=float32)
-
-    References
-    ----------
-    .. [1] Tompson et al., "Efficient object localization using convolutional networks", CVPR
-       (2015).
     """
 
     def __init__(
@@ -115,6 +115,10 @@ class DropPath(DropoutBase):
     ``Dropout(rate, noise_shape=(None, 1, ...))``.  In backward, dropped rows are zeros, which the
     Dense layers of the branch can skip.
 
+    References
+    ----------
+    .. [1] Huang et al., "Deep networks with stochastic depth", ECCV (2016).
+
     Examples
     --------
     >>> import numpy as np
@@ -124,10 +128,6 @@ class DropPath(DropoutBase):
     >>> y = x + branch.forward(x)
     >>> (y == x).all(axis=1)  # these went by the identity alone
     array([ True,  True,  True, False])
-
-    References
-    ----------
-    .. [1] Huang et al., "Deep networks with stochastic depth", ECCV (2016).
     """
 
     def _noise_shape_of(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:

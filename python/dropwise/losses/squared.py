@@ -96,7 +96,15 @@ class MeanSquaredError(BuiltInLoss[_Difference]):
     def check(
         self, y: ArrayLike, shape: tuple[int, ...], sample_weight: ArrayLike | None = None
     ) -> None:
-        """Raise what ``forward`` would for these targets and weights."""
+        """Raise what ``forward`` would for these targets and weights.
+
+        Parameters
+        ----------
+        y : array_like
+        shape : tuple of int
+            That of the predictions.
+        sample_weight : array_like, optional
+        """
         y, _ = self._arguments(y, shape, sample_weight)
         check_finite(y, "y")
 

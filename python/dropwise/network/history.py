@@ -13,15 +13,30 @@ from dropwise._backends.protocol import Array
 
 @dataclass(frozen=True)
 class Epoch:
-    """The figures of one epoch: means over its batches, and of the validation data after it."""
+    """The figures of one epoch: means over its batches, and of the validation data after it.
 
-    epoch: int  # 1, 2, ... over the life of the network
-    loss: float  # data_loss + regularization_loss
+    Parameters
+    ----------
+    epoch : int
+        1, 2, ... over the life of the network.
+    loss : float
+        ``data_loss + regularization_loss``.
+    data_loss, regularization_loss : float
+    accuracy : float or None
+        Dropout is active, as in all training figures.  None: the loss has no accuracy.
+    learning_rate : float
+    val_loss : float or None
+        The data loss only; None without validation data.
+    val_accuracy : float or None
+    """
+
+    epoch: int
+    loss: float
     data_loss: float
     regularization_loss: float
-    accuracy: float | None  # dropout is active, as in all training figures; None: the loss has none
+    accuracy: float | None
     learning_rate: float
-    val_loss: float | None = None  # data loss only
+    val_loss: float | None = None
     val_accuracy: float | None = None
 
 

@@ -93,7 +93,12 @@ class Sequential(TrainableNetwork):
         return iter(self.layers)
 
     def reseed(self, sequence: np.random.SeedSequence) -> None:
-        """Give each layer without a seed its own part of `sequence`."""
+        """Give each layer without a seed its own part of `sequence`.
+
+        Parameters
+        ----------
+        sequence : SeedSequence
+        """
         if self._seeded:
             return
         self._seeded = True
@@ -187,7 +192,17 @@ class Sequential(TrainableNetwork):
         return taken
 
     def check_input(self, x: ArrayLike) -> Array:
-        """`x` as an array that the network takes; every method raises the same if it is none."""
+        """`x` as an array that the network takes; every method raises the same if it is none.
+
+        Parameters
+        ----------
+        x : array_like, shape (B, ..., features)
+            Real numbers.
+
+        Returns
+        -------
+        ndarray, shape of `x`
+        """
         rows = _arguments.as_network_input(x, "Sequential")
         if self._entry is not None:
             _arguments.check_columns(rows, self._entry.in_features, self._entry)
@@ -354,7 +369,13 @@ class Sequential(TrainableNetwork):
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Set what `state_dict` gave; if any of it does not fit, nothing is set."""
+        """Set what `state_dict` gave; if any of it does not fit, nothing is set.
+
+        Parameters
+        ----------
+        state : mapping
+            What `state_dict` gave.
+        """
         Sequential._set_state(self, Sequential._checked_state(self, state))
 
     def _checked_state(self, state: Mapping[str, Any]) -> _NetworkState:

@@ -174,6 +174,16 @@ class TrainableNetwork(Layer):
 
         Between two epochs the network can be used as always: evaluated, saved, changed.  Arguments
         are checked at the call, before the first epoch.
+
+        Parameters
+        ----------
+        x, y, loss, optimizer, epochs, batch_size, shuffle : as for `fit`
+        sample_weight, class_weight, validation_data : as for `fit`
+        patience, restore_best, checkpoint, every : as for `fit`
+
+        Yields
+        ------
+        Epoch
         """
         check_has(optimizer, "optimizer", "step")
         as_integer = _arguments.as_integer

@@ -248,6 +248,11 @@ class Optimizer:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`; the next parameters that fit go on from there.
 
+        Parameters
+        ----------
+        state : mapping
+            What `state_dict` gave.
+
         Raises
         ------
         TypeError, ValueError

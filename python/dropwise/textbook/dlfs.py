@@ -118,7 +118,7 @@ class TimeDropout(_Layer):
     Attributes
     ----------
     train_flg : bool
-        False: `forward` gives `xs` itself.
+        False: ``forward`` gives `xs` itself.
     mask : ndarray, or None before the first training forward
         What the last training forward multiplied with: 0, or ``1 / (1 - dropout_ratio)``.
     """

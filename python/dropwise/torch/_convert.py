@@ -37,7 +37,15 @@ _MARK = "_converted"
 
 @dataclass(frozen=True)
 class Conversion:
-    """What `convert` has done: module names and classes, or why a module stays as it is."""
+    """What `convert` has done.
+
+    Parameters
+    ----------
+    swapped : dict of str to str
+        Names of modules, and the classes that they had.
+    kept : dict of str to str
+        Names of modules that stay as they are, and why.
+    """
 
     swapped: dict[str, str]
     kept: dict[str, str]

@@ -22,8 +22,8 @@ class MultiheadAttention(Seeded, nn.MultiheadAttention):
 
     Parameters
     ----------
-    embed_dim, num_heads, dropout, ...
-        As those of `torch.nn.MultiheadAttention`.
+    embed_dim, num_heads, dropout, bias, add_bias_kv : as for `torch.nn.MultiheadAttention`
+    add_zero_attn, kdim, vdim, batch_first, device, dtype : as for `torch.nn.MultiheadAttention`
     seed : int, SeedSequence, Generator or None
         Where masks come from; None: from torch's generator.
     row_offset : int, optional
@@ -98,7 +98,19 @@ class MultiheadAttention(Seeded, nn.MultiheadAttention):
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """As that of `torch.nn.MultiheadAttention`."""
+        """Attention of queries to keys and values, as that of `torch.nn.MultiheadAttention`.
+
+        Parameters
+        ----------
+        query, key, value, key_padding_mask : as for `torch.nn.MultiheadAttention`
+        need_weights, attn_mask, average_attn_weights, is_causal : likewise
+
+        Returns
+        -------
+        output : Tensor, shape of `query` with embed_dim as its last size
+        weights : Tensor or None
+            The mean weights, with `need_weights`.
+        """
         ours = (
             not need_weights
             and not (is_causal and attn_mask is None)  # which is an error

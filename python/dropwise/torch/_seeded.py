@@ -25,7 +25,12 @@ class Seeded(nn.Module):
     row_offset: int | None = None
 
     def reseed(self, seed: Seed) -> None:
-        """Start with the first mask of `seed`; None: torch's generator decides."""
+        """Start with the first mask of `seed`; None: torch's generator decides.
+
+        Parameters
+        ----------
+        seed : int, SeedSequence, Generator or None
+        """
         self._state = None if seed is None else _streams.new_state(key_from_seed(seed))
 
     def extra_repr(self) -> str:

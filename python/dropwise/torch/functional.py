@@ -98,17 +98,17 @@ def dropout(
     seed and the number of the call) and the C-order index of an element only, not on strides,
     dtype, threads or CPU.
 
+    References
+    ----------
+    .. [1] Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting",
+       JMLR 15 (2014).
+
     Examples
     --------
     >>> import torch
     >>> from dropwise.torch import functional as F
     >>> F.dropout(torch.arange(6.0), 0.5, state=F.new_state(2))
     tensor([0., 2., 4., 6., 0., 0.])
-
-    References
-    ----------
-    .. [1] Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting",
-       JMLR 15 (2014).
     """
     if not training or p == 0 or not is_ours(input):
         return torch_dropout(input, p, training, inplace)
@@ -125,7 +125,16 @@ def dropout1d(
     state: Tensor | None = None,
     row_offset: int | None = None,
 ) -> Tensor:
-    """`dropout` of whole channels of an input of shape (N, C, L) or (C, L)."""
+    """`dropout` of whole channels of an input of shape (N, C, L) or (C, L).
+
+    Parameters
+    ----------
+    input, p, training, inplace, state, row_offset : as for `dropout`
+
+    Returns
+    -------
+    Tensor, shape, dtype and memory format of `input`
+    """
     if not training or p == 0 or not is_ours(input):
         return torch_dropout1d(input, p, training, inplace)
     torch_dropout1d(input, training=False)  # PyTorch's checks of the shape, and nothing else
@@ -142,7 +151,16 @@ def dropout2d(
     state: Tensor | None = None,
     row_offset: int | None = None,
 ) -> Tensor:
-    """`dropout` of whole channels of an input of shape (N, C, H, W) or (N, C, L)."""
+    """`dropout` of whole channels of an input of shape (N, C, H, W) or (N, C, L).
+
+    Parameters
+    ----------
+    input, p, training, inplace, state, row_offset : as for `dropout`
+
+    Returns
+    -------
+    Tensor, shape, dtype and memory format of `input`
+    """
     if not training or p == 0 or not is_ours(input):
         return torch_dropout2d(input, p, training, inplace)
     torch_dropout2d(input, training=False)  # as in `dropout1d`
@@ -159,7 +177,16 @@ def dropout3d(
     state: Tensor | None = None,
     row_offset: int | None = None,
 ) -> Tensor:
-    """`dropout` of whole channels of an input of shape (N, C, D, H, W) or (C, D, H, W)."""
+    """`dropout` of whole channels of an input of shape (N, C, D, H, W) or (C, D, H, W).
+
+    Parameters
+    ----------
+    input, p, training, inplace, state, row_offset : as for `dropout`
+
+    Returns
+    -------
+    Tensor, shape, dtype and memory format of `input`
+    """
     if not training or p == 0 or not is_ours(input):
         return torch_dropout3d(input, p, training, inplace)
     torch_dropout3d(input, training=False)  # as in `dropout1d`
@@ -177,6 +204,14 @@ def drop_path(
     row_offset: int | None = None,
 ) -> Tensor:
     """`dropout` of whole samples, along dimension 0: stochastic depth.
+
+    Parameters
+    ----------
+    input, p, training, inplace, state, row_offset : as for `dropout`
+
+    Returns
+    -------
+    Tensor, shape, dtype and memory format of `input`
 
     References
     ----------
@@ -203,6 +238,14 @@ def alpha_dropout(
 ) -> Tensor:
     """Dropout that keeps the mean and the variance of standardised inputs.
 
+    Parameters
+    ----------
+    input, p, training, inplace, state, row_offset : as for `dropout`
+
+    Returns
+    -------
+    Tensor, shape, dtype and memory format of `input`
+
     Notes
     -----
     What is dropped becomes the constant, and what is kept the linear function, of
@@ -227,7 +270,16 @@ def feature_alpha_dropout(
     state: Tensor | None = None,
     row_offset: int | None = None,
 ) -> Tensor:
-    """`alpha_dropout` of whole channels of an input of shape (N, C, ...)."""
+    """`alpha_dropout` of whole channels of an input of shape (N, C, ...).
+
+    Parameters
+    ----------
+    input, p, training, inplace, state, row_offset : as for `dropout`
+
+    Returns
+    -------
+    Tensor, shape, dtype and memory format of `input`
+    """
     if not training or p == 0 or not is_ours(input):
         return torch_feature_alpha_dropout(input, p, training, inplace)
     result = _alpha(input, p, state, row_offset, _channels(input))

@@ -42,7 +42,16 @@ class _Masked(Seeded, nn.modules.dropout._DropoutNd):
         self.reseed(seed)
 
     def forward(self, input: Tensor) -> Tensor:
-        """What the function of the same name in `functional` gives."""
+        """What the function of the same name in `functional` gives.
+
+        Parameters
+        ----------
+        input : Tensor
+
+        Returns
+        -------
+        Tensor, shape, dtype and memory format of `input`
+        """
         return self._function(
             input,
             self.p,
@@ -83,6 +92,11 @@ class Dropout(_Masked, nn.Dropout):
     Nothing but the key and the number of the mask is kept for the backward pass, or 1 bit for each
     element where that takes less time.
 
+    References
+    ----------
+    .. [1] Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting",
+       JMLR 15 (2014).
+
     Examples
     --------
     >>> import torch
@@ -92,15 +106,19 @@ class Dropout(_Masked, nn.Dropout):
     tensor([0., 2., 4., 6., 0., 0.])
     >>> drop.eval()(torch.arange(6.0))
     tensor([0., 1., 2., 3., 4., 5.])
-
-    References
-    ----------
-    .. [1] Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting",
-       JMLR 15 (2014).
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Dropout of a tensor of any shape."""
+        """Dropout of a tensor of any shape.
+
+        Parameters
+        ----------
+        input : Tensor
+
+        Returns
+        -------
+        Tensor, shape, dtype and memory format of `input`
+        """
         return functional.dropout(
             input,
             self.p,
@@ -112,7 +130,11 @@ class Dropout(_Masked, nn.Dropout):
 
 
 class Dropout1d(_Masked, nn.Dropout1d):
-    """`torch.nn.Dropout1d`: sets whole channels to zero.  For the parameters see `Dropout`.
+    """`torch.nn.Dropout1d`: sets whole channels to zero.
+
+    Parameters
+    ----------
+    p, inplace, seed, row_offset : as for `Dropout`
 
     References
     ----------
@@ -121,7 +143,16 @@ class Dropout1d(_Masked, nn.Dropout1d):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Dropout of a tensor of shape (N, C, L) or (C, L)."""
+        """Dropout of a tensor of shape (N, C, L) or (C, L).
+
+        Parameters
+        ----------
+        input : Tensor
+
+        Returns
+        -------
+        Tensor, shape, dtype and memory format of `input`
+        """
         return functional.dropout1d(
             input,
             self.p,
@@ -133,7 +164,11 @@ class Dropout1d(_Masked, nn.Dropout1d):
 
 
 class Dropout2d(_Masked, nn.Dropout2d):
-    """`torch.nn.Dropout2d`: sets whole channels to zero.  For the parameters see `Dropout`.
+    """`torch.nn.Dropout2d`: sets whole channels to zero.
+
+    Parameters
+    ----------
+    p, inplace, seed, row_offset : as for `Dropout`
 
     References
     ----------
@@ -142,7 +177,16 @@ class Dropout2d(_Masked, nn.Dropout2d):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Dropout of a tensor of shape (N, C, H, W) or (N, C, L)."""
+        """Dropout of a tensor of shape (N, C, H, W) or (N, C, L).
+
+        Parameters
+        ----------
+        input : Tensor
+
+        Returns
+        -------
+        Tensor, shape, dtype and memory format of `input`
+        """
         return functional.dropout2d(
             input,
             self.p,
@@ -154,7 +198,11 @@ class Dropout2d(_Masked, nn.Dropout2d):
 
 
 class Dropout3d(_Masked, nn.Dropout3d):
-    """`torch.nn.Dropout3d`: sets whole channels to zero.  For the parameters see `Dropout`.
+    """`torch.nn.Dropout3d`: sets whole channels to zero.
+
+    Parameters
+    ----------
+    p, inplace, seed, row_offset : as for `Dropout`
 
     References
     ----------
@@ -163,7 +211,16 @@ class Dropout3d(_Masked, nn.Dropout3d):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Dropout of a tensor of shape (N, C, D, H, W) or (C, D, H, W)."""
+        """Dropout of a tensor of shape (N, C, D, H, W) or (C, D, H, W).
+
+        Parameters
+        ----------
+        input : Tensor
+
+        Returns
+        -------
+        Tensor, shape, dtype and memory format of `input`
+        """
         return functional.dropout3d(
             input,
             self.p,
@@ -175,7 +232,11 @@ class Dropout3d(_Masked, nn.Dropout3d):
 
 
 class AlphaDropout(_Masked, nn.AlphaDropout):
-    """`torch.nn.AlphaDropout`: keeps mean and variance.  For the parameters see `Dropout`.
+    """`torch.nn.AlphaDropout`: keeps mean and variance.
+
+    Parameters
+    ----------
+    p, inplace, seed, row_offset : as for `Dropout`
 
     References
     ----------
@@ -183,7 +244,16 @@ class AlphaDropout(_Masked, nn.AlphaDropout):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Alpha dropout of a tensor of any shape."""
+        """Alpha dropout of a tensor of any shape.
+
+        Parameters
+        ----------
+        input : Tensor
+
+        Returns
+        -------
+        Tensor, shape, dtype and memory format of `input`
+        """
         return functional.alpha_dropout(
             input,
             self.p,
@@ -195,7 +265,11 @@ class AlphaDropout(_Masked, nn.AlphaDropout):
 
 
 class FeatureAlphaDropout(_Masked, nn.FeatureAlphaDropout):
-    """`torch.nn.FeatureAlphaDropout`: alpha dropout of channels.  For the parameters see `Dropout`.
+    """`torch.nn.FeatureAlphaDropout`: alpha dropout of channels.
+
+    Parameters
+    ----------
+    p, inplace, seed, row_offset : as for `Dropout`
 
     References
     ----------
@@ -203,7 +277,16 @@ class FeatureAlphaDropout(_Masked, nn.FeatureAlphaDropout):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Alpha dropout of a tensor of shape (N, C, ...)."""
+        """Alpha dropout of a tensor of shape (N, C, ...).
+
+        Parameters
+        ----------
+        input : Tensor
+
+        Returns
+        -------
+        Tensor, shape, dtype and memory format of `input`
+        """
         return functional.feature_alpha_dropout(
             input,
             self.p,
@@ -215,7 +298,11 @@ class FeatureAlphaDropout(_Masked, nn.FeatureAlphaDropout):
 
 
 class DropPath(_Masked):
-    """Stochastic depth: sets whole samples to zero.  For the parameters see `Dropout`.
+    """Stochastic depth: sets whole samples to zero.
+
+    Parameters
+    ----------
+    p, inplace, seed, row_offset : as for `Dropout`
 
     References
     ----------
@@ -223,7 +310,16 @@ class DropPath(_Masked):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Dropout of the samples of a tensor of shape (N, ...)."""
+        """Dropout of the samples of a tensor of shape (N, ...).
+
+        Parameters
+        ----------
+        input : Tensor
+
+        Returns
+        -------
+        Tensor, shape, dtype and memory format of `input`
+        """
         return functional.drop_path(
             input,
             self.p,

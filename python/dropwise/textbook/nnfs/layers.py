@@ -163,7 +163,7 @@ class Layer_Dropout(Step):
         The probability that an element is *kept*: the book's class stores ``1 - rate``.
     binary_mask : ndarray
         The values that the last training forward multiplied with, 0 or ``1 / (1 - rate)``; also as
-        ``mask``.  May be assigned or changed in place: `backward` uses what is there.
+        ``mask``.  May be assigned or changed in place: ``backward`` uses what is there.
 
     Examples
     --------

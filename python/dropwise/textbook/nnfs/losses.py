@@ -49,7 +49,7 @@ class Loss(TextObject):
         return self._with_penalty(total / sample_losses.size, include_regularization)
 
     def calculate_accumulated(self, *, include_regularization: bool = False) -> Any:
-        """The mean loss since `new_pass`."""
+        """The mean loss since ``new_pass``."""
         mean = self.accumulated_sum / self.accumulated_count
         return self._with_penalty(mean, include_regularization)
 
