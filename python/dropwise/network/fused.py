@@ -88,12 +88,13 @@ class NetworkPass:
     When nobody holds it any more, the memory goes back to the network for its next forward.
     """
 
-    __slots__ = ("_spare", "dtype", "records", "shape", "workspaces")
+    __slots__ = ("_spare", "block_rows", "dtype", "records", "shape", "workspaces")
 
     def __init__(self, workspaces: list[BlockWorkspace], spare: list[list[BlockWorkspace]]) -> None:
         self.workspaces = workspaces
         self._spare = spare
         self.records: list[Any] = []  # of each block
+        self.block_rows = 0  # of the products, as in `RunContext`
         self.shape: tuple[int, ...] = ()  # of the result
         self.dtype: np.dtype[Any] = np.dtype(np.float64)
 
@@ -137,8 +138,20 @@ class FusedLayers:
         y = self._run(x, range(start, len(self.blocks)), context, this)
         if not context.keep_records:
             return y, None
-        this.shape, this.dtype = y.shape, y.dtype
+        this.shape, this.dtype, this.block_rows = y.shape, y.dtype, context.block_rows
         return y, this
+
+    @property
+    def heeds_block_rows(self) -> bool:
+        """Whether all products of a run are computed in the blocks that its context asks for.
+
+        Those of layers that run by themselves are not.
+        """
+        return all(
+            isinstance(block, FusedDense)
+            or (isinstance(block.layer, _ELEMENTWISE) and is_registered(block.layer))
+            for block in self.blocks
+        )
 
     def without_dropout(self, i: int) -> FusedLayers:
         """The layers of block `i`, a fused one, before its dropout."""
@@ -163,7 +176,7 @@ class FusedLayers:
     def _run(self, x: Array, indices: range, context: RunContext, this: NetworkPass) -> Array:
         """Run these blocks, and keep their records if the context says so."""
         activations = Activations(x)
-        run = ForwardRun(context, ProductChain())
+        run = ForwardRun(context, ProductChain(context.block_rows))
         for i in indices:
             # A fused block needs its input no longer than until its backward, so the workspace will
             # do.  Other layers, and the caller, may keep what they are given.
@@ -185,7 +198,7 @@ class FusedLayers:
                 first += 1
         records = this.records
         gradient: Array | None = self._apart(dy)
-        masked, chain = False, ProductChain()
+        masked, chain = False, ProductChain(this.block_rows)
         try:
             for i in range(len(self.blocks) - 1, first - 1, -1):
                 block = self.blocks[i]
