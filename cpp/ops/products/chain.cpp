@@ -106,6 +106,11 @@ void multiply_each(const std::vector<Product<T>>& products) {
 }  // namespace
 
 template <class T>
+bool goes_in_pieces(const std::vector<Product<T>>& products) {
+    return rows_per_piece(products) != 0;
+}
+
+template <class T>
 void multiply_chain(const std::vector<Product<T>>& products) {
     const size_t step = rows_per_piece(products);
     if (step == 0) return multiply_each(products);
@@ -146,6 +151,8 @@ void multiply_chain(const std::vector<Product<T>>& products) {
     }
 }
 
+template bool goes_in_pieces(const std::vector<Product<float>>&);
+template bool goes_in_pieces(const std::vector<Product<double>>&);
 template void multiply_chain(const std::vector<Product<float>>&);
 template void multiply_chain(const std::vector<Product<double>>&);
 

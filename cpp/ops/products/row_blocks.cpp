@@ -45,6 +45,14 @@ void add_tree(Matrix<T> out, T* leaves, size_t others, size_t apart) {
 }
 
 template <class T>
+void multiply_all(const std::vector<Product<T>>& products) {
+    if (products.size() == 1)
+        multiply(products[0]);
+    else
+        multiply_chain(products);
+}
+
+template <class T>
 class Blocks {
   public:
     Blocks(const std::vector<Product<T>>& products, size_t block_rows)
@@ -59,6 +67,7 @@ class Blocks {
 
     void compute() {
         const size_t count = ceil_div(rows_, block_rows_);
+        if (summed_ == 0 && products_.size() == 1) return run_together(count);
         if (summed_ == 0) return run(0, count, nullptr);
         // The memory of the sums at once: of all blocks of a band but the first, and of one node
         // for each level above.
@@ -79,7 +88,7 @@ class Blocks {
   private:
     using Sums = std::vector<Matrix<T>>;  // one for each product over rows
 
-    static constexpr size_t kBand = 8;                                // blocks
+    static constexpr size_t kBand = 8;                                   // blocks
     static constexpr size_t kElements = (size_t{32} << 20) / sizeof(T);  // of their sums
 
     // The sums as contiguous matrices, one after the other.
@@ -132,25 +141,51 @@ class Blocks {
         memory.throw_if_failed();
     }
 
+    // One product.  Where only kept outputs are computed, each by itself, neighbours that go so are
+    // one product: it copies b once for all of them.
+    void run_together(size_t count) const {
+        const Product<T>& whole = products_[0];
+        if (whole.bits == nullptr) return run(0, count, nullptr);
+        for (size_t i = 0; i < count;) {
+            size_t end = i;
+            while (end < count && is_kept(block_of(whole, end))) ++end;
+            if (end == i) {
+                run_block(i, 0, nullptr);
+                ++i;
+                continue;
+            }
+            const size_t start = i * block_rows_;
+            Product<T> together =
+                rows_from(whole, start, std::min(end * block_rows_, rows_) - start);
+            together.strategy = Strategy::kKept;
+            multiply(together);
+            i = end;
+        }
+    }
+
+    static bool is_kept(const Product<T>& block) {
+        return choose(block).strategy == Strategy::kKept;
+    }
+
+    Product<T> block_of(const Product<T>& whole, size_t i) const {
+        const size_t start = i * block_rows_;
+        return rows_from(whole, start, std::min(block_rows_, rows_ - start));
+    }
+
     void run_block(size_t first, size_t i, const Sums* to) const {
-        const size_t start = (first + i) * block_rows_;
-        const size_t m = std::min(block_rows_, rows_ - start);
         Sums sums;
         if (to != nullptr) sums = i == 0 ? *to : sums_at(leaves_ + (i - 1) * summed_);
         std::vector<Product<T>> block;
         block.reserve(products_.size());
         auto next = sums.begin();
         for (const Product<T>& whole : products_) {
-            block.push_back(rows_from(whole, start, m));
+            block.push_back(block_of(whole, first + i));
             if (whole.over_rows) block.back().out = *next++;
         }
-        if (block.size() == 1)
-            multiply(block[0]);
-        else
-            multiply_chain(block);
+        multiply_all(block);
     }
 
-    const std::vector<Product<T>>& products_;
+    std::vector<Product<T>> products_;
     size_t block_rows_, rows_, threads_ = 1, summed_ = 0, band_ = 0;
     T* leaves_ = nullptr;
 };
@@ -159,12 +194,11 @@ class Blocks {
 
 template <class T>
 void multiply_by_blocks(const std::vector<Product<T>>& products, size_t block_rows) {
-    if (rows_of(products[0]) > block_rows)
-        Blocks<T>(products, block_rows).compute();
-    else if (products.size() == 1)
-        multiply(products[0]);
-    else
-        multiply_chain(products);
+    if (rows_of(products[0]) <= block_rows) return multiply_all(products);
+    std::vector<Product<T>> first;
+    for (const Product<T>& p : products) first.push_back(rows_from(p, 0, block_rows));
+    if (goes_in_pieces(first)) return Blocks<T>(products, block_rows).compute();
+    for (const Product<T>& p : products) Blocks<T>({p}, block_rows).compute();
 }
 
 template void multiply_by_blocks(const std::vector<Product<float>>&, size_t);

@@ -116,10 +116,11 @@ class BuiltInLoss(Generic[Record]):
         scores = as_scores(y_pred)
         y, _ = self._arguments(y, scores.shape, None)
         losses, record = self._compute(scores, y, shares)
-        with np.errstate(all="ignore"):
-            of_rows: Array = losses.reshape(len(losses), -1).mean(axis=1, dtype=F64)
+        if losses.ndim > 1:
+            with np.errstate(all="ignore"):
+                losses = losses.reshape(len(losses), -1).mean(axis=1, dtype=F64)
         self._last = record
-        return of_rows
+        return losses
 
     def right_rows(self) -> Array | None:
         """How right each row of the last forward is, in [0, 1]; None for a loss of values."""

@@ -69,13 +69,12 @@ class PartialLoss:
         losses = self._loss.forward_part(y_pred, y, shares)
         right = self._loss.right_rows()
         self.has_accuracy = right is not None
-        of_rows = np.zeros((2, len(losses)))
+        starts = range(0, len(losses), self._block_rows)
+        figures = np.zeros((len(starts), 2))
         with np.errstate(all="ignore"):
-            np.multiply(losses, shares, out=of_rows[0])
+            np.add.reduceat(losses * shares, starts, out=figures[:, 0])
             if right is not None:
-                np.multiply(right, shares, out=of_rows[1])
-            starts = np.arange(0, len(losses), self._block_rows)
-            figures: NDArray[np.float64] = np.add.reduceat(of_rows, starts, axis=1).T
+                np.add.reduceat(right * shares, starts, out=figures[:, 1])
         return figures
 
     def backward(self) -> Array:

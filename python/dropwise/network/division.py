@@ -285,21 +285,24 @@ class Division:
         They are added up in the order of the blocks; if it is not known how many of them each rank
         has, by rank.
         """
-        rows = np.concatenate([np.empty((0, 2)), *figures])
+        rows = figures[0] if len(figures) == 1 else np.concatenate([np.empty((0, 2)), *figures])
         size = self.ranks.size
-        if count is None:
-            rows = rows.sum(axis=0, keepdims=True)
-            lengths = [1] * size
-        else:
-            lengths = [len(share_of_rank(count, rank, size)) for rank in range(size)]
-        # Before the figures, each rank says what does not belong to a block.
-        rows = np.concatenate([[[regularization, has_accuracy]], rows])
-        every = self.ranks.gather_rows(rows, [length + 1 for length in lengths])
-        heads = np.cumsum([0, *(length + 1 for length in lengths[:-1])])
         with np.errstate(all="ignore"):
-            data_loss, accuracy = np.add.reduce(np.delete(every, heads, axis=0), axis=0).tolist()
-        known = bool(every[heads, 1].any())
-        return StepFigures(data_loss, float(every[0, 0]), accuracy if known else None)
+            if size > 1:
+                if count is None:
+                    rows = rows.sum(axis=0, keepdims=True)
+                    lengths = [1] * size
+                else:
+                    lengths = [len(share_of_rank(count, rank, size)) for rank in range(size)]
+                # Before its figures, each rank says what does not belong to a block.
+                rows = np.concatenate([[[regularization, has_accuracy]], rows])
+                every = self.ranks.gather_rows(rows, [length + 1 for length in lengths])
+                heads = np.cumsum([0, *(length + 1 for length in lengths[:-1])])
+                regularization = float(every[0, 0])
+                has_accuracy = bool(every[heads, 1].any())
+                rows = np.delete(every, heads, axis=0)
+            data_loss, accuracy = np.add.reduce(rows, axis=0).tolist()
+        return StepFigures(data_loss, regularization, accuracy if has_accuracy else None)
 
     # ---- beside the steps
 
