@@ -96,9 +96,7 @@ class BuiltInLoss(Generic[Record]):
         """The targets and the rows' shares of the mean, checked."""
         raise NotImplementedError
 
-    def _compute(
-        self, y_pred: Array, y: Array, shares: Array | None
-    ) -> tuple[Array, Record]:
+    def _compute(self, y_pred: Array, y: Array, shares: Array | None) -> tuple[Array, Record]:
         """The losses [B, ...] of checked scores, and what is left for backward."""
         raise NotImplementedError
 

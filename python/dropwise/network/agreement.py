@@ -36,7 +36,9 @@ def description(
         "optimizer": _description_of_optimizer(settings.optimizer),
         "options": _options(settings),
         "data": _description_of_data(data, settings),
-        "validation data": None if validation is None else _description_of_data(validation, settings),
+        "validation data": None
+        if validation is None
+        else _description_of_data(validation, settings),
     }
     best = network.unfinished
     if best is not None:

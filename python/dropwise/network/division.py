@@ -189,7 +189,9 @@ class Division:
         if settings.shuffle and steps > 1:
             seed = network.shuffle_key, network.epochs_done, self.ranks.rank
             order = np.random.default_rng(seed).permutation(own)
-        mine = [order[r.start : r.stop] for r in (share_of_rank(own, s, steps) for s in range(steps))]
+        mine = [
+            order[r.start : r.stop] for r in (share_of_rank(own, s, steps) for s in range(steps))
+        ]
         totals = None
         if self._has_weights:
             weight = np.ones(own) if data.weight is None else data.weight
@@ -306,9 +308,7 @@ class Division:
 
     # ---- beside the steps
 
-    def evaluate(
-        self, network: Trainable, data: Data, loss: Loss
-    ) -> tuple[float, float | None]:
+    def evaluate(self, network: Trainable, data: Data, loss: Loss) -> tuple[float, float | None]:
         """The loss and the accuracy at inference, of rows that the ranks share out."""
         size, n = self.block_rows, len(data.y)
         count = None if self.sharded else -(-n // size)
@@ -394,7 +394,9 @@ def as_division(comm: Any, exact: bool, sharded: bool, block_rows: int | None) -
             raise ValueError(f"block_rows must be a multiple of 8, got {block_rows}")
     if comm is None:
         if sharded or not exact:
-            raise ValueError("exact=False and sharded=True need comm, the ranks that share the work")
+            raise ValueError(
+                "exact=False and sharded=True need comm, the ranks that share the work"
+            )
         if block_rows is None:
             return None
     ranks = Ranks(comm)
