@@ -153,7 +153,7 @@ class BinaryCrossEntropy(BuiltInLoss[_OutputScores]):
         last = self._need("accuracy was read")
         if last.shares is None:
             right = last.positive == (last.target > 0.5)
-            return float(np.count_nonzero(right)) / right.size
+            return float(np.count_nonzero(right)) / float(right.size)
         return share_of(self.right_rows(), last.shares)
 
     def right_rows(self) -> Array:

@@ -29,17 +29,16 @@ def description(
     network: Trainable, data: Data, validation: Data | None, settings: Settings
 ) -> Description:
     """All that decides what this rank computes: versions, network, optimizer, options, data."""
-    parts = {
+    parts: dict[str, Any] = {
         "versions": _versions(),
         "network": network.config() | {"state": network.state_dict()},
         "loss": _description_of_loss(settings.loss),
         "optimizer": _description_of_optimizer(settings.optimizer),
         "options": _options(settings),
         "data": _description_of_data(data, settings),
-        "validation data": None
-        if validation is None
-        else _description_of_data(validation, settings),
     }
+    if validation is not None:
+        parts["validation data"] = _description_of_data(validation, settings)
     best = network.unfinished
     if best is not None:
         parts["best epoch so far"] = {"epoch": best.epoch, "loss": best.loss}
@@ -155,6 +154,5 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _digest(array: Array) -> str:
-    whole = np.ascontiguousarray(array)
-    text = hashlib.sha256(whole.view(np.uint8).reshape(-1)).hexdigest()[:12] if whole.size else "-"
-    return f"{array.dtype} {array.shape} with digest {text}"
+    digest = hashlib.sha256(array.tobytes()).hexdigest()[:12]
+    return f"{array.dtype} {array.shape} with digest {digest}"

@@ -13,7 +13,7 @@ import copy
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,19 @@ from dropwise.network.workspace import Workspace
 BLOCK_ROWS = 256
 
 
+class Divisible(Trainable, Protocol):
+    """What the training of a network on parts of a batch needs of it besides."""
+
+    @property
+    def heeds_block_rows(self) -> bool: ...
+
+    @property
+    def _run(self) -> Callable[[Array, RunContext], tuple[Array, Any]]: ...
+
+    @property
+    def _gradient(self) -> Callable[..., Any]: ...
+
+
 # What `fit` has checked: the settings, the data, the validation data.
 Arguments: TypeAlias = "tuple[Settings, Data, Data | None]"
 
@@ -58,6 +71,12 @@ class _Batch:
     count: int  # rows of the whole batch, in all ranks
     total: float  # the sum of their weights
 
+    @property
+    def here(self) -> int:
+        """How many rows this rank can read."""
+        rows = self.rows
+        return rows.stop - rows.start if isinstance(rows, slice) else len(rows)
+
     def part(self, start: int, stop: int, workspace: Workspace) -> Data:
         """The rows from `start` to `stop`, as the batch counts them."""
         start, stop = start - self.first, stop - self.first
@@ -70,7 +89,7 @@ class _Batch:
 class _Gradients:
     """The gradients of a network as flat arrays, one for each dtype."""
 
-    def __init__(self, network: Trainable) -> None:
+    def __init__(self, network: Divisible) -> None:
         self._network = network
         values = network.parameter_values()
         self._dtypes = list(dict.fromkeys(value.dtype for value in values))
@@ -123,9 +142,10 @@ class Division:
 
     # ---- before the first step
 
-    def begin(self, network: Trainable, checked: Callable[[], Arguments]) -> Arguments:
+    def begin(self, network: Divisible, checked: Callable[[], Arguments]) -> Arguments:
         """What `checked` gives, if all ranks have all in common that decides the result."""
         with self.ranks.ending_all():
+            self.ranks.share_cores()
             with self.ranks.checking():
                 settings, data, validation = checked()
                 self._check_rows_apart(network, data, settings.loss)
@@ -141,7 +161,7 @@ class Division:
                     raise raised_by_all(ValueError("no rank has any rows"))
         return settings, data, validation
 
-    def _check_rows_apart(self, network: Trainable, data: Data, loss: Loss) -> None:
+    def _check_rows_apart(self, network: Divisible, data: Data, loss: Loss) -> None:
         """Raise unless network and loss treat each row by itself."""
         for layer in layers_within(network):
             if class_to_run(layer) is Layer:
@@ -160,7 +180,7 @@ class Division:
         with self.ranks.ending_all():
             yield from epochs
 
-    def steps(self, network: Trainable, data: Data, settings: Settings) -> Iterator[Step]:
+    def steps(self, network: Divisible, data: Data, settings: Settings) -> Iterator[Step]:
         """The weight of each batch of the next epoch, and its step."""
         gradients = _Gradients(network)
         loss = PartialLoss(settings.loss, self.block_rows)
@@ -169,7 +189,7 @@ class Division:
             step = functools.partial(self._step, network, batch, loss, gradients, settings)
             yield batch.total, step
 
-    def _batches(self, network: Trainable, data: Data, settings: Settings) -> Iterator[_Batch]:
+    def _batches(self, network: Divisible, data: Data, settings: Settings) -> Iterator[_Batch]:
         n = len(data.y)
         size, order = batch_size_of(settings, n), order_of_rows(network, settings, n)
         for start in range(0, n, size):
@@ -180,7 +200,7 @@ class Division:
             yield _Batch(data, rows, 0, stop - start, total)
 
     def _sharded_batches(
-        self, network: Trainable, data: Data, settings: Settings
+        self, network: Divisible, data: Data, settings: Settings
     ) -> Iterator[_Batch]:
         """Batches of which each rank has the same part of its rows, to within one."""
         n, own = sum(self._shards), self._shards[self.ranks.rank]
@@ -189,9 +209,8 @@ class Division:
         if settings.shuffle and steps > 1:
             seed = network.shuffle_key, network.epochs_done, self.ranks.rank
             order = np.random.default_rng(seed).permutation(own)
-        mine = [
-            order[r.start : r.stop] for r in (share_of_rank(own, s, steps) for s in range(steps))
-        ]
+        shares = [share_of_rank(own, step, steps) for step in range(steps)]
+        mine = [order[share.start : share.stop] for share in shares]
         totals = None
         if self._has_weights:
             weight = np.ones(own) if data.weight is None else data.weight
@@ -206,7 +225,7 @@ class Division:
 
     def _step(
         self,
-        network: Trainable,
+        network: Divisible,
         batch: _Batch,
         loss: PartialLoss,
         gradients: _Gradients,
@@ -227,7 +246,7 @@ class Division:
         return figures
 
     def _exact_gradients(
-        self, network: Trainable, batch: _Batch, loss: PartialLoss, gradients: _Gradients
+        self, network: Divisible, batch: _Batch, loss: PartialLoss, gradients: _Gradients
     ) -> StepFigures:
         """Set the gradients to the sum of those of the blocks."""
         size, count = self.block_rows, -(-batch.count // self.block_rows)
@@ -256,13 +275,13 @@ class Division:
         return self._figures(network, run, count)
 
     def _reduced_gradients(
-        self, network: Trainable, batch: _Batch, loss: PartialLoss, gradients: _Gradients
+        self, network: Divisible, batch: _Batch, loss: PartialLoss, gradients: _Gradients
     ) -> StepFigures:
         """Set the gradients to the sum of those of the ranks."""
         run = _Run(network, loss, batch.total, 0)
         mine = self.ranks.share(batch.count)
         if self.sharded:
-            mine = range(batch.first, batch.first + len(batch.rows))
+            mine = range(batch.first, batch.first + batch.here)
         if mine:
             run.rows(mine.start, batch.part(mine.start, mine.stop, self._workspace))
         run.finish(batch.data)
@@ -270,7 +289,7 @@ class Division:
             gradients.assign([self.ranks.all_reduce(flat) for flat in gradients.copies()])
         return self._figures(network, run, None)
 
-    def _figures(self, network: Trainable, run: _Run, count: int | None) -> StepFigures:
+    def _figures(self, network: Divisible, run: _Run, count: int | None) -> StepFigures:
         """The figures of the batch, over so many blocks."""
         regularization = network.regularization_loss() if self.ranks.is_first else 0.0
         return self._added_up(run.figures, run.has_accuracy, count, regularization)
@@ -308,7 +327,7 @@ class Division:
 
     # ---- beside the steps
 
-    def evaluate(self, network: Trainable, data: Data, loss: Loss) -> tuple[float, float | None]:
+    def evaluate(self, network: Divisible, data: Data, loss: Loss) -> tuple[float, float | None]:
         """The loss and the accuracy at inference, of rows that the ranks share out."""
         size, n = self.block_rows, len(data.y)
         count = None if self.sharded else -(-n // size)
@@ -344,7 +363,7 @@ class _Run:
     """
 
     def __init__(
-        self, network: Trainable, loss: PartialLoss, total: float, block_rows: int
+        self, network: Divisible, loss: PartialLoss, total: float, block_rows: int
     ) -> None:
         self._network, self._loss, self._total = network, loss, total
         self._block_rows = block_rows
@@ -394,9 +413,7 @@ def as_division(comm: Any, exact: bool, sharded: bool, block_rows: int | None) -
             raise ValueError(f"block_rows must be a multiple of 8, got {block_rows}")
     if comm is None:
         if sharded or not exact:
-            raise ValueError(
-                "exact=False and sharded=True need comm, the ranks that share the work"
-            )
+            raise ValueError("exact=False and sharded=True need comm, whose ranks share the rows")
         if block_rows is None:
             return None
     ranks = Ranks(comm)

@@ -6,6 +6,8 @@ Nothing here imports mpi4py: a communicator is used by the methods that those of
 from __future__ import annotations
 
 import contextlib
+import os
+import platform
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -15,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from dropwise._backends import active
 from dropwise._backends.protocol import Array
 from dropwise.network.tree import Node, add_up, nodes_of, share_of_rank
 
@@ -113,6 +116,26 @@ class Ranks:
         for rank, text in enumerate(texts):
             if text is not None:
                 raise raised_by_all(RuntimeError(f"rank {rank} of {self.size} raised {text}"))
+
+    def share_cores(self) -> None:
+        """Take this rank's share of the cores, unless it was told how many threads to use.
+
+        Threads of all ranks that wait for the same cores would take longer than fewer threads.
+        """
+        if self.size == 1 or active().name != "native":
+            return
+        from dropwise import _native
+
+        threads, source = _native.num_threads(), _native.num_threads_source()
+        affinity = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
+        cores = set(affinity(0)) if source == "CPUs this process may use" else set(range(threads))
+        place = platform.node()
+        every = self.gather((place, os.getpid(), cores))
+        beside = {pid: theirs for node, pid, theirs in every if node == place}
+        if source in ("CPUs this process may use", "cgroup cpu quota"):
+            share = len(set().union(*beside.values())) // len(beside)
+            if share < threads:
+                _native.set_num_threads(max(1, share))
 
     # ---- what is exchanged
 

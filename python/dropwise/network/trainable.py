@@ -51,6 +51,11 @@ class TrainableNetwork(Layer):
         """Columns of the result; None if the last layers do not say."""
         raise NotImplementedError
 
+    @property
+    def heeds_block_rows(self) -> bool:
+        """Whether all products of a run are computed in the blocks that its context asks for."""
+        raise NotImplementedError
+
     def check_input(self, x: ArrayLike) -> Array:
         """`x` as an array that the network takes; every method raises the same if it is none."""
         raise NotImplementedError

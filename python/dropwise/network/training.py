@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dropwise._backends.protocol import Array
-from dropwise.layers.run import RunContext
 from dropwise.losses import Loss, accuracy_of
 from dropwise.network import files
 from dropwise.network.data import Data
@@ -34,13 +33,6 @@ class Trainable(files.Savable, Protocol):
     def backward(self, dy: Array, *, input_grad: bool) -> Array | None: ...
 
     def predict(self, x: Array) -> Array: ...
-
-    @property
-    def heeds_block_rows(self) -> bool: ...
-
-    def _run(self, x: Array, context: RunContext) -> tuple[Array, Any]: ...
-
-    def _gradient(self, record: Any, dy: Array, *, input_grad: bool) -> Array | None: ...
 
     def parameters(self) -> list[tuple[Array, Array]]: ...
 

@@ -53,7 +53,8 @@ class Communicator:
 
     def Allgatherv(self, sent: np.ndarray, received: list[Any]) -> None:
         into, (counts, starts) = received
-        assert sent.size == counts[self._rank] and sent.flags.c_contiguous
+        assert sent.size == counts[self._rank]
+        assert sent.flags.c_contiguous
         self.calls.append(("Allgatherv", sent.nbytes * (self._world.size - 1)))
         flat = into.reshape(-1)
         for part, n, start in zip(self._swap(sent.reshape(-1)), counts, starts, strict=True):
