@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -89,6 +90,15 @@ class Communicator:
         raise Aborted
 
 
+def results_of(size: int, body: Callable[[Communicator], Any]) -> list[Any]:
+    """What `body` gives in each of `size` ranks, none of which may fail."""
+    results = run_ranks(size, body)
+    for result in results:
+        if isinstance(result, BaseException) and not isinstance(result, Aborted):
+            raise result
+    return results
+
+
 def run_ranks(size: int, body: Callable[[Communicator], Any]) -> list[Any]:
     """What `body` gives in each of `size` ranks; an exception in one is that rank's result."""
     world = _World(size)
@@ -101,7 +111,12 @@ def run_ranks(size: int, body: Callable[[Communicator], Any]) -> list[Any]:
             results[rank] = error
             world.barrier.abort()
 
-    threads = [threading.Thread(target=run, args=(rank,), daemon=True) for rank in range(size)]
+    # With the backend that is active here.
+    contexts = [contextvars.copy_context() for _ in range(size)]
+    threads = [
+        threading.Thread(target=context.run, args=(run, rank), daemon=True)
+        for rank, context in enumerate(contexts)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

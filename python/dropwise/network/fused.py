@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -94,7 +95,7 @@ class NetworkPass:
         self.workspaces = workspaces
         self._spare = spare
         self.records: list[Any] = []  # of each block
-        self.block_rows = 0  # of the products, as in `RunContext`
+        self.block_rows = 0  # of the products: there, each vector of features is a row
         self.shape: tuple[int, ...] = ()  # of the result
         self.dtype: np.dtype[Any] = np.dtype(np.float64)
 
@@ -138,7 +139,7 @@ class FusedLayers:
         y = self._run(x, range(start, len(self.blocks)), context, this)
         if not context.keep_records:
             return y, None
-        this.shape, this.dtype, this.block_rows = y.shape, y.dtype, context.block_rows
+        this.shape, this.dtype = y.shape, y.dtype
         return y, this
 
     @property
@@ -176,7 +177,8 @@ class FusedLayers:
     def _run(self, x: Array, indices: range, context: RunContext, this: NetworkPass) -> Array:
         """Run these blocks, and keep their records if the context says so."""
         activations = Activations(x)
-        run = ForwardRun(context, ProductChain(context.block_rows))
+        this.block_rows = context.block_rows * math.prod(x.shape[1:-1])
+        run = ForwardRun(context, ProductChain(this.block_rows))
         for i in indices:
             # A fused block needs its input no longer than until its backward, so the workspace will
             # do.  Other layers, and the caller, may keep what they are given.
