@@ -85,7 +85,8 @@ class Communicator:
         received[...] = total
 
     def Abort(self, status: int = 0) -> None:
-        self._world.aborted.append((self._rank, status))
+        if not self._world.aborted:  # else this rank would have been ended by then
+            self._world.aborted.append((self._rank, status))
         self._world.barrier.abort()
         raise Aborted
 

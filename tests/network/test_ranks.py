@@ -294,7 +294,7 @@ def test_a_checkpoint_goes_on_with_other_ranks(tmp_path, sizes):
 
     def go_on(comm):
         net, optimizer = dw.load_checkpoint(path)
-        state, kept, history = trained(net, comm, optimizer=optimizer, epochs=2, **options)
+        state, kept, _ = trained(net, comm, optimizer=optimizer, epochs=2, **options)
         return state, kept, net.history
 
     results_of(first, until_the_third)

@@ -132,9 +132,9 @@ def check_mean_of_rows(loss: Loss, y_pred: Array, y: Array) -> None:
     scale = float(np.abs(gradient).max(initial=0.0))
     if not near or not np.allclose(gradient, gradients, rtol=0, atol=_TOLERANCE * scale):
         raise ValueError(
-            f"{loss} is not a mean over rows: for {n} rows it is {value:.6g}, and {of_halves:.6g} "
-            "from their halves, or the gradients differ; parts of a batch cannot be computed "
-            "apart with it"
+            f"{type(loss).__name__} is not a mean over rows: for {n} rows it is {value:.6g}, and "
+            f"{of_halves:.6g} from their halves, or the gradients differ; parts of a batch cannot "
+            "be computed apart with it"
         )
 
 

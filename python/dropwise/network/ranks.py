@@ -38,6 +38,22 @@ def as_communicator(comm: Any) -> Any:
     return comm
 
 
+# What the native backend says of a number of threads that nobody has asked for.
+_CORES = ("CPUs this process may use", "cgroup cpu quota")
+
+
+def _cores() -> set[int]:
+    """The cores that this process may use: so many as there are threads, if a quota says so."""
+    if active().name == "native":
+        from dropwise import _native
+
+        if _native.num_threads_source() == _CORES[1]:
+            return set(range(_native.num_threads()))
+    if hasattr(os, "sched_getaffinity"):
+        return set(os.sched_getaffinity(0))
+    return set(range(os.cpu_count() or 1))
+
+
 class _OneRank:
     """The communicator of a process that is alone."""
 
@@ -122,20 +138,17 @@ class Ranks:
 
         Threads of all ranks that wait for the same cores would take longer than fewer threads.
         """
-        if self.size == 1 or active().name != "native":
+        if self.size == 1:
             return
-        from dropwise import _native
-
-        threads, source = _native.num_threads(), _native.num_threads_source()
-        affinity = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
-        cores = set(affinity(0)) if source == "CPUs this process may use" else set(range(threads))
         place = platform.node()
-        every = self.gather((place, os.getpid(), cores))
-        beside = {pid: theirs for node, pid, theirs in every if node == place}
-        if source in ("CPUs this process may use", "cgroup cpu quota"):
-            share = len(set().union(*beside.values())) // len(beside)
-            if share < threads:
-                _native.set_num_threads(max(1, share))
+        every = self.gather((place, os.getpid(), _cores()))
+        beside = {pid: cores for node, pid, cores in every if node == place}
+        if active().name == "native":
+            from dropwise import _native
+
+            own = len(set().union(*beside.values())) // len(beside)
+            if _native.num_threads_source() in _CORES and own < _native.num_threads():
+                _native.set_num_threads(max(1, own))
 
     # ---- what is exchanged
 
