@@ -101,20 +101,22 @@ class _Gradients:
             for dtype, members in zip(self._dtypes, self._of_dtype, strict=True)
         ]
 
-    def copies(self) -> list[Array]:
-        """What the last backward has left."""
+    def copies(self, workspace: Workspace, name: str) -> list[Array]:
+        """What the last backward has left, in arrays of this name."""
         gradients = [gradient for _, gradient in self._network.parameters()]
-        return [np.concatenate([gradients[i] for i in members]) for members in self._of_dtype]
-
-    def assign(self, flat: Sequence[Array]) -> None:
-        """Take these gradients."""
-        gradients = [gradient for _, gradient in self._network.parameters()]
+        flat = [workspace.array(f"{name}, {dtype}", (n,), dtype) for n, dtype in self.kinds]
         for array, members in zip(flat, self._of_dtype, strict=True):
-            start = 0
-            for i in members:
-                stop = start + gradients[i].size
-                gradients[i][...] = array[start:stop]
-                start = stop
+            np.concatenate([gradients[i] for i in members], out=array)
+        return flat
+
+    def assign(self, kind: int, flat: Array) -> None:
+        """Take these gradients of one of the kinds."""
+        gradients = [gradient for _, gradient in self._network.parameters()]
+        start = 0
+        for i in self._of_dtype[kind]:
+            stop = start + gradients[i].size
+            gradients[i][...] = flat[start:stop]
+            start = stop
 
 
 class Division:
@@ -255,23 +257,22 @@ class Division:
         nodes = nodes_of(mine, count) if by_blocks else [(0, i) for i in mine]
         sums: list[dict[Node, Array]] = [{} for _ in gradients.kinds]
         run = _Run(network, loss, batch.total, size if by_blocks else 0)
-        for node in nodes:
+        for i, node in enumerate(nodes):
             blocks = blocks_under(node, count)
             start, stop = blocks.start * size, min(blocks.stop * size, batch.count)
             run.rows(start, batch.part(start, stop, self._workspace))
             if self.ranks.size == 1 and len(blocks) == count:
                 break  # the gradients are where they belong
-            for of_dtype, flat in zip(sums, gradients.copies(), strict=True):
+            # Of single blocks, sums are added in place: their arrays cannot be used again yet.
+            workspace = self._workspace if by_blocks else Workspace()
+            for of_dtype, flat in zip(sums, gradients.copies(workspace, f"sum {i}"), strict=True):
                 of_dtype[node] = flat
                 if not by_blocks:
                     add_up(of_dtype, count)
         run.finish(batch.data)
         if self.ranks.size > 1 or any(sums):
-            totals = [
-                self.ranks.sum_nodes(of_dtype, count, *kind)
-                for of_dtype, kind in zip(sums, gradients.kinds, strict=True)
-            ]
-            gradients.assign(totals)
+            for i, (length, dtype) in enumerate(gradients.kinds):
+                gradients.assign(i, self.ranks.sum_nodes(sums[i], count, length, dtype))
         return self._figures(network, run, count)
 
     def _reduced_gradients(
@@ -286,7 +287,8 @@ class Division:
             run.rows(mine.start, batch.part(mine.start, mine.stop, self._workspace))
         run.finish(batch.data)
         if self.ranks.size > 1:
-            gradients.assign([self.ranks.all_reduce(flat) for flat in gradients.copies()])
+            for i, flat in enumerate(gradients.copies(self._workspace, "sum")):
+                gradients.assign(i, self.ranks.all_reduce(flat))
         return self._figures(network, run, None)
 
     def _figures(self, network: Divisible, run: _Run, count: int | None) -> StepFigures:

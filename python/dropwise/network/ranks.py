@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from dropwise._backends import active
 from dropwise._backends.protocol import Array
 from dropwise.network.tree import Node, add_up, nodes_of, share_of_rank
+from dropwise.network.workspace import Workspace
 
 T = TypeVar("T")
 ErrorType = TypeVar("ErrorType", bound=Exception)
@@ -80,6 +81,7 @@ class Ranks:
         self._comm: Any = _OneRank() if comm is None else as_communicator(comm)
         self.rank: int = self._comm.Get_rank()
         self.size: int = self._comm.Get_size()
+        self._workspace = Workspace()
 
     @property
     def is_first(self) -> bool:
@@ -173,7 +175,8 @@ class Ranks:
     ) -> Array:
         """The sum over all `count` blocks, of which this rank has these nodes as flat arrays.
 
-        Each rank adds up a slice of all nodes, in the order of the tree.
+        Each rank adds up a slice of all nodes, in the order of the tree.  The next call may
+        overwrite the result.
         """
         if self.size == 1:
             add_up(nodes, count)
@@ -185,7 +188,7 @@ class Ranks:
         received: dict[Node, Array] = {}
         for j in range(max(map(len, held))):
             senders = [rank for rank in range(self.size) if j < len(held[rank])]
-            parts = np.empty((len(senders), own), dtype)
+            parts = self._workspace.array(f"parts {j}, {dtype}", (len(senders), own), dtype)
             if self.rank in senders:
                 sent, sizes = nodes[held[self.rank][j]], slices
             else:
@@ -195,15 +198,18 @@ class Ranks:
             received |= {held[rank][j]: part for rank, part in zip(senders, parts, strict=True)}
         add_up(received, count)
         (root,) = received.values()
-        total = np.empty(length, dtype)
+        total = self._workspace.array(f"total, {dtype}", (length,), dtype)
         self._all_gather(root, total, slices)
         return total
 
     def all_reduce(self, x: Array) -> Array:
-        """The sum of the arrays of all ranks, in an order that MPI chooses."""
-        if self.size == 1:
-            return x
-        total = np.empty_like(x)
+        """The sum of the arrays of all ranks, in an order that MPI chooses.
+
+        The next call may overwrite it.
+        """
+        if x.dtype.itemsize == 2:  # MPI has no sum of floats of 16 bits
+            x = x.astype(np.float32)
+        total = self._workspace.array(f"total, {x.dtype}", x.shape, x.dtype)
         self._comm.Allreduce(x, total)
         return total
 
