@@ -13,6 +13,7 @@ which there is none.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ from dropwise.network.division import BLOCK_ROWS
 from dropwise.network.tree import nodes_of, share_of_rank
 
 BEGIN, END = "<!-- table: made by bench/scale_model.py -->", "<!-- end of table -->"
+MODES, SCALINGS = ("exact", "allreduce"), ("weak", "strong")
 RANKS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
 WEAK_ROWS = 1024  # of each rank
 STRONG_BLOCKS = 64  # of the whole batch
@@ -100,7 +102,7 @@ def bytes_sent(parameters: int, ranks: int, rows: int, mode: str, rank: int) -> 
     blocks = -(-rows // BLOCK_ROWS)
     mine = share_of_rank(blocks, rank, ranks)
     own = len(share_of_rank(parameters, rank, ranks))
-    nodes = len(nodes_of(mine, blocks))
+    nodes = _nodes(ranks, rows)[rank]
     gradients = (nodes * (parameters - own) + own * others) * FLOAT
     return gradients + (len(mine) + 1) * 2 * 8 * others
 
@@ -109,7 +111,7 @@ def calls(ranks: int, rows: int, mode: str) -> int:
     """Collective calls of a step: one for each node that some rank has, and two that gather."""
     if mode == "allreduce":
         return 2
-    return _most_nodes(ranks, rows) + 2
+    return max(_nodes(ranks, rows)) + 2
 
 
 def messages(ranks: int, rows: int, mode: str) -> int:
@@ -117,12 +119,14 @@ def messages(ranks: int, rows: int, mode: str) -> int:
     doublings = math.ceil(math.log2(ranks))
     if mode == "allreduce":
         return 3 * doublings
-    return (_most_nodes(ranks, rows) + 1) * (ranks - 1) + doublings
+    return (max(_nodes(ranks, rows)) + 1) * (ranks - 1) + doublings
 
 
-def _most_nodes(ranks: int, rows: int) -> int:
+@functools.cache
+def _nodes(ranks: int, rows: int) -> list[int]:
+    """How many nodes of the tree each rank has."""
     blocks = -(-rows // BLOCK_ROWS)
-    return max(len(nodes_of(share_of_rank(blocks, r, ranks), blocks)) for r in range(ranks))
+    return [len(nodes_of(share_of_rank(blocks, r, ranks), blocks)) for r in range(ranks)]
 
 
 # ---- what it costs -----------------------------------------------------------------------------
@@ -139,12 +143,28 @@ def step(network: Network, compute: Compute, link: Link, ranks: int, rows: int, 
     # Gradients are copied out and in; in exact mode each rank adds up a slice of all nodes.
     moved = 2 * 2 * size
     if mode == "exact":
-        held = sum(len(nodes_of(share_of_rank(blocks, r, ranks), blocks)) for r in range(ranks))
-        moved += 3 * held * size // ranks
+        moved += 3 * sum(_nodes(ranks, rows)) * size // ranks
     computing += moved / MEMORY
     sent = max(bytes_sent(network.parameters, ranks, rows, mode, rank) for rank in (0, ranks - 1))
     latency = messages(ranks, rows, mode) * link.latency
     return Step(computing, latency, sent / link.bandwidth)
+
+
+def rows_of(scaling: str, ranks: int) -> int:
+    """Rows of the whole batch."""
+    return WEAK_ROWS * ranks if scaling == "weak" else STRONG_BLOCKS * BLOCK_ROWS
+
+
+def ranks_of_half(
+    network: Network, compute: Compute, link: Link, scaling: str, mode: str
+) -> int | None:
+    """The least number of ranks that communicate for more than half of a step; None: no number."""
+
+    def is_more(ranks: int) -> bool:
+        found = step(network, compute, link, ranks, rows_of(scaling, ranks), mode)
+        return found.communicating > found.computing
+
+    return next((ranks for ranks in range(2, RANKS[-1] + 1) if is_more(ranks)), None)
 
 
 class Row(NamedTuple):
@@ -164,13 +184,12 @@ def rows_of_table(computes: dict[str, Compute]) -> Iterator[Row]:
     for name, compute in computes.items():
         network = NETWORKS[name]
         for link in LINKS:
-            for scaling in ("weak", "strong"):
-                for mode in ("exact", "allreduce"):
+            for scaling in SCALINGS:
+                for mode in MODES:
                     for ranks in RANKS:
-                        strong = STRONG_BLOCKS * BLOCK_ROWS
-                        rows = WEAK_ROWS * ranks if scaling == "weak" else strong
+                        rows = rows_of(scaling, ranks)
                         found = step(network, compute, link, ranks, rows, mode)
-                        alone = WEAK_ROWS if scaling == "weak" else rows
+                        alone = rows_of(scaling, 1)
                         one = step(network, compute, link, 1, alone, mode).total / alone
                         efficiency = one / (found.total * ranks / rows)
                         yield Row(name, link.name, scaling, mode, ranks, found, efficiency)
@@ -202,11 +221,38 @@ def page_of(rows: Sequence[Row], computes: dict[str, Compute], summary: dict[str
             f"| {name} | {NETWORKS[name].parameters:,} | {compute.block * 1e3:.2f} ms "
             f"| {compute.update * 1e3:.2f} ms |"
         )
-    lines += ["", *_measured(computes, summary["benches"]["scale-2"]["extra"]), ""]
+    measured = list(_measured(computes, summary["benches"]["scale-2"]["extra"]))
+    if measured:
+        lines += [
+            "",
+            "Measured on two cores of it, beside the model of computing alone, with nothing sent:",
+            "",
+            "| network | scaling, mode | step | model | communicating | bytes a step |",
+            "|---|---|---|---|---|---|",
+            *measured,
+        ]
+    lines.append("")
     shown = (2, 8, 64, 1000)
     heads = [f"{ranks} ranks" for ranks in shown]
-    lines.append("The model: milliseconds a step (share of communication; efficiency).")
-    for scaling in ("weak", "strong"):
+    lines += [
+        "The least number of ranks for which communication is more than half of a step, by the",
+        "model:",
+        "",
+        "| network | link | mode | weak scaling | strong scaling |",
+        "|---|---|---|---|---|",
+    ]
+    for name, compute in computes.items():
+        for link in LINKS:
+            for mode in MODES:
+                half = [ranks_of_half(NETWORKS[name], compute, link, s, mode) for s in SCALINGS]
+                cells = [f"none to {RANKS[-1]}" if ranks is None else str(ranks) for ranks in half]
+                lines.append(f"| {name} | {link.name} | {mode} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        "Milliseconds a step by the model (share of communication; efficiency: the rows that a",
+        "rank does in a second, in units of what one rank alone does).",
+    ]
+    for scaling in SCALINGS:
         batch = (
             f"{WEAK_ROWS} rows for each rank"
             if scaling == "weak"
@@ -217,7 +263,7 @@ def page_of(rows: Sequence[Row], computes: dict[str, Compute], summary: dict[str
         lines += ["|" + "---|" * (3 + len(shown))]
         for name in computes:
             for link in LINKS:
-                for mode in ("exact", "allreduce"):
+                for mode in MODES:
                     cells = [
                         f"{r.step.total * 1e3:.2f} ({r.step.communicating / r.step.total:.0%}; "
                         f"{r.efficiency:.2f})"
@@ -231,15 +277,11 @@ def page_of(rows: Sequence[Row], computes: dict[str, Compute], summary: dict[str
 
 
 def _measured(computes: dict[str, Compute], extra: dict[str, Any]) -> Iterator[str]:
-    """The measured points of two ranks beside the model of computing alone."""
-    yield "Measured on two cores of it, and the model of computing alone, without any sending:"
-    yield ""
-    yield "| network | scaling, mode | step | model | communicating | bytes a step |"
-    yield "|---|---|---|---|---|---|"
+    """What was measured of two ranks, beside the model of computing alone."""
     free = Link("free", 0.0, math.inf)
     for name, compute in computes.items():
         for scaling in ("strong", "weak"):
-            for mode in ("exact", "allreduce"):
+            for mode in MODES:
                 took = extra.get(f"{scaling}, {name}: 2 ranks, {mode}")
                 if took is None:
                     continue

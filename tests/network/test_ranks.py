@@ -9,6 +9,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import dropwise as dw
+from dropwise.cli.spiral import AsPrinted
 from dropwise.losses import HalfPoissonDeviance, ScaledLoss
 from networks import dropouts, family
 from ranks_in_threads import results_of
@@ -106,6 +107,17 @@ def test_so_it_does_for_layers_of_two_dtypes():
         return dw.Sequential([*wide, dw.Dense(8, 4)], seed=1)
 
     check_same_for_any_ranks(make, sizes=(2, 3))
+
+
+def test_so_it_does_with_the_wiring_of_the_printed_listing():
+    def make():
+        layers = [dw.Dense(6, 20), dw.ReLU(), dw.Dropout(0.3, seed=1), dw.Dense(20, 4, seed=2)]
+        net = AsPrinted(layers)
+        net.shuffle_key = 7
+        layers[0].weight = np.random.default_rng(3).standard_normal((6, 20))
+        return net
+
+    check_same_for_any_ranks(make, sizes=(3,))
 
 
 LOSSES = {  # with whether they have an accuracy

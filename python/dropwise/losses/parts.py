@@ -20,10 +20,10 @@ _FEW_ROWS = 64  # that show whether a loss is a mean over rows
 _TOLERANCE = 1e-3
 
 
-def _is_built_in(loss: Loss) -> bool:
-    """Whether the loss itself, not one derived from it, is of this package."""
+def is_mean_of_rows(loss: Loss) -> bool:
+    """Whether the loss is known to be: it is of this package itself, not derived from one."""
     if type(loss) is ScaledLoss:
-        return _is_built_in(loss.loss)
+        return is_mean_of_rows(loss.loss)
     return type(loss) in _BUILT_IN
 
 
@@ -45,7 +45,7 @@ class PartialLoss:
     def __init__(self, loss: Loss, block_rows: int) -> None:
         self._loss: Any = loss
         self._block_rows = block_rows
-        self._built_in = _is_built_in(loss)
+        self._built_in = is_mean_of_rows(loss)
         self.has_accuracy = False  # whether the last forward gave one
         self._factors: list[tuple[slice, float]] = []
         self._gradients: list[Array] = []
@@ -116,9 +116,9 @@ def check_mean_of_rows(loss: Loss, y_pred: Array, y: Array) -> None:
     """Raise unless the loss of these rows is the mean of that of their halves.
 
     A loss of which each row has its own part is one; a loss that looks at several rows at once is
-    not, nor is a sum.  Those of this package are known to be.
+    not, nor is a sum.
     """
-    if _is_built_in(loss) or len(y) < 2:
+    if len(y) < 2:
         return
     y_pred, y = y_pred[:_FEW_ROWS], y[:_FEW_ROWS]
     n, half = len(y), len(y) // 2
