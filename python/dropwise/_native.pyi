@@ -76,6 +76,7 @@ def sgd_step(
     scalars: tuple[float, ...],
     master: object = ...,
 ) -> None: ...
+def sigmoid_gradient(y: numpy.ndarray, dy: numpy.ndarray, out: numpy.ndarray) -> None: ...
 def softmax_cross_entropy(
     scores: numpy.ndarray,
     labels: numpy.ndarray,

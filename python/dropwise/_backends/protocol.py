@@ -195,6 +195,12 @@ class Backend(Protocol):
         `shares` [B] have the dtype of the rest; None: ``1 / B`` each.
         """
 
+    def sigmoid_gradient(self, y: Array, dy: Array, out: Array) -> None:
+        """Write ``dy * (1 - y) * y``, `y` being results of the sigmoid; `out` may be either.
+
+        All are float32 or float64 alike, of one size.
+        """
+
     def num_threads(self) -> int:
         """Threads a call may use."""
 

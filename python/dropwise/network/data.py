@@ -45,7 +45,7 @@ class Data(NamedTuple):
             x_taken = x[rows]
         else:
             x_taken = workspace.array("x", (len(rows), *x.shape[1:]), x.dtype)
-            np.take(x, rows, axis=0, out=x_taken, mode="clip")
+            x.take(rows, 0, x_taken, "clip")
         return Data(x_taken, y[rows], None if weight is None else weight[rows])
 
     def batches(

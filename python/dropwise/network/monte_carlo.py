@@ -67,7 +67,7 @@ def predict_mc(
             inputs = np.repeat(rows, n, axis=0)
             if dropout is not None:
                 inputs, _ = dropout._run(inputs, context)
-            y, _ = network.forward_from(start, inputs, context)
+            y = network.forward_from(start, inputs, context)
             y = y if transform is None else np.asarray(transform(y))
             moments.add(y.reshape(len(rows), n, *y.shape[1:]).swapaxes(0, 1))
         mean, std = moments.mean_and_std()
