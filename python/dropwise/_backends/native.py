@@ -40,3 +40,4 @@ class NativeBackend:
     sigmoid_gradient = staticmethod(_native.sigmoid_gradient)
     num_threads = staticmethod(_native.num_threads)
     set_num_threads = staticmethod(_native.set_num_threads)
+    set_serial = staticmethod(_native.set_serial)

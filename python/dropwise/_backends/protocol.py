@@ -206,3 +206,6 @@ class Backend(Protocol):
 
     def set_num_threads(self, n: int) -> None:
         """Change that number (n >= 1)."""
+
+    def set_serial(self, on: bool) -> bool:
+        """Whether calls of the calling thread take that thread alone; returns what was set."""
