@@ -30,6 +30,7 @@ SECTIONS = {  # bench: title, command
     "torch_door": ("Training with PyTorch, by `dropwise.torch`", "bench/torch_door.py"),
     "dask_door": ("Arrays of Dask, by `dropwise.dask`", "bench/dask_door.py"),
     "threads": ("Two threads", "bench/threads.py"),
+    "scale": ("Steps in blocks of rows, and ranks", "bench/scale.py"),
     "products": ("Matrix products", "bench/products.py"),
     "choice": ("Dense or skipping: the choice", "bench/tuning/choice.py"),
     "textbooks": ("Classes of teaching texts", "bench/textbooks.py"),

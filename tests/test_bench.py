@@ -32,6 +32,7 @@ def _run(script: str, *arguments: str) -> str:
         "elementwise",
         "fit",
         "products",
+        "scale",
         "spiral",
         "textbooks",
         "threads",
@@ -45,10 +46,12 @@ def test_a_bench_checks_and_times_all_its_contenders(name, tmp_path):
     if name in ("dask_door", "torch_door"):
         require(name.partition("_")[0])
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    if name == "threads" and cores < 2:
+    threads = 2 if name in ("threads", "scale") else 1
+    if cores < threads:
         pytest.skip("one core to use")
+    if name == "scale":
+        require("mpi4py")
     _run(f"{name}.py", "--quick", "--results", str(tmp_path))
-    threads = 2 if name == "threads" else 1
     result = json.loads((tmp_path / f"{Path(name).name}-{threads}.tmp.json").read_text())
     assert result["machine"]["threads"] == threads
     assert result["cases"]

@@ -183,12 +183,20 @@ class Spiral:
 
     # ---- training
 
-    def run(self, epochs: int, bar: Any, checkpoint: Path | None = None, every: int = LAST) -> bool:
+    def run(
+        self,
+        epochs: int,
+        bar: Any,
+        checkpoint: Path | None = None,
+        every: int = LAST,
+        comm: Any = None,
+    ) -> bool:
         """Train until there are so many epochs; False if Ctrl-C ended it.
 
         About a hundred epochs are evaluated, and the last hundred.  `bar` has the methods
         ``update`` and ``set_postfix_str`` of a tqdm bar.  The checkpoint is written after every
-        `every` epochs and after the last.
+        `every` epochs and after the last, by the first rank of `comm` if there is one; Ctrl-C then
+        ends all ranks at once.
         """
         loss = dw.SoftmaxCrossEntropy()
         done = self.trained.epochs_done
@@ -198,7 +206,9 @@ class Spiral:
             optimizer=self.optimizer,
             epochs=max(0, epochs - done),
             batch_size=None,
+            comm=comm,
         )
+        first = comm is None or comm.Get_rank() == 0
         step = max(1, epochs // 100)
         start = time.perf_counter()
         try:
@@ -211,11 +221,13 @@ class Spiral:
                         f"val acc {record.val_acc:.3f}",
                         refresh=False,
                     )
-                if checkpoint is not None and (number % every == 0 or number == epochs):
+                if checkpoint is not None and first and (number % every == 0 or number == epochs):
                     self.save_checkpoint(checkpoint)
                 bar.update()
             finished = True
         except KeyboardInterrupt:
+            if comm is not None and comm.Get_size() > 1:
+                raise
             finished = False
         self.seconds = time.perf_counter() - start
         self.new_epochs = self.trained.epochs_done - done

@@ -27,7 +27,13 @@ INITIALIZERS = tuple(f"{name}_{kind}" for name in _DEVIATIONS for kind in ("unif
 
 
 # What copies start without.
-_OF_THIS_OBJECT = ("gradients", "gradients_incomplete", "gradients_from", "_writer")
+_OF_THIS_OBJECT = (
+    "gradients",
+    "gradients_incomplete",
+    "gradients_from",
+    "sums_parts",
+    "_writer",
+)
 
 
 class DensePass(NamedTuple):
@@ -81,6 +87,7 @@ class Dense(Layer):
     _pass: DensePass | None = None
     gradients_incomplete = False  # while a backward writes them, and after one that failed
     gradients_from: object = None  # which backward of a network wrote them; None: the layer's own
+    sums_parts = False  # while gradients are those of parts of a batch: the penalties come last
 
     def __init__(
         self,
@@ -318,14 +325,20 @@ class Dense(Layer):
 
     def complete_gradients(self) -> None:
         """Add the regularisation to the gradients, which are complete then for all to see."""
-        if self.l1 or self.l2 or self.bias_l1 or self.bias_l2:
-            for penalty_1, penalty_2, value, gradient in self._penalties():
-                if penalty_2:
-                    _arrays.add_scaled(gradient, 2.0 * penalty_2, value)
-                if penalty_1:
-                    gradient += penalty_1 * np.sign(value)
+        if not self.sums_parts:
+            self.add_penalties()
         self.gradients_incomplete = False
         self.__dict__.pop("_writer", None)
+
+    def add_penalties(self) -> None:
+        """Add the regularisation to the gradients."""
+        if not (self.l1 or self.l2 or self.bias_l1 or self.bias_l2):
+            return
+        for penalty_1, penalty_2, value, gradient in self._penalties():
+            if penalty_2:
+                _arrays.add_scaled(gradient, 2.0 * penalty_2, value)
+            if penalty_1:
+                gradient += penalty_1 * np.sign(value)
 
     def regularization_loss(self) -> float:
         """``l1 * sum(|w|) + l2 * sum(w**2)`` over weights and bias."""

@@ -65,7 +65,8 @@ def scatter_columns(values: Array, columns: Columns | None, width: int) -> Array
 class ProductChain:
     """Products that are computed in one call, and what has to follow them."""
 
-    def __init__(self) -> None:
+    def __init__(self, block_rows: int = 0) -> None:
+        self._block_rows = block_rows
         self._products: list[Product] = []
         self._callbacks: list[Callable[[], None]] = []
 
@@ -80,7 +81,7 @@ class ProductChain:
     def compute(self) -> None:
         """Compute all products that were appended, then call the callbacks in order."""
         if self._products:
-            active().multiply(self._products)
+            active().multiply(self._products, self._block_rows)
             self._products = []
         for callback in self._callbacks:
             callback()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -107,13 +108,14 @@ class NetworkPass:
     When nobody holds it any more, the memory goes back to the network for its next forward.
     """
 
-    __slots__ = ("_spare", "dtype", "memory", "records", "shape", "training")
+    __slots__ = ("_spare", "block_rows", "dtype", "memory", "records", "shape", "training")
 
     def __init__(self, memory: PassMemory, spare: list[PassMemory]) -> None:
         self.memory = memory
         self._spare = spare
         self.training = False
         self.records: list[Any] = []  # of each block
+        self.block_rows = 0  # of the products: there, each vector of features is a row
         self.shape: tuple[int, ...] = ()  # of the result
         self.dtype: np.dtype[Any] = np.dtype(np.float64)
 
@@ -174,6 +176,18 @@ class FusedLayers:
         """The output of the blocks from `start` on, of which nothing is kept."""
         return self._run(x, range(start, len(self.blocks)), context, self._new_pass())
 
+    @property
+    def heeds_block_rows(self) -> bool:
+        """Whether all products of a run are computed in the blocks that its context asks for.
+
+        Those of layers that run by themselves are not.
+        """
+        return all(
+            isinstance(block, FusedDense)
+            or (isinstance(block.layer, _ELEMENTWISE) and is_registered(block.layer))
+            for block in self.blocks
+        )
+
     def without_dropout(self, i: int) -> FusedLayers:
         """The layers of block `i`, a fused one, before its dropout."""
         found = self._without_dropout.get(i)
@@ -199,7 +213,8 @@ class FusedLayers:
         this.memory.replay = None
         this.records = []
         activations = Activations(x)
-        run = ForwardRun(context, ProductChain())
+        this.block_rows = context.block_rows * math.prod(x.shape[1:-1])
+        run = ForwardRun(context, ProductChain(this.block_rows))
         for i in indices:
             # A fused block needs its input no longer than until its backward, so the workspace will
             # do.  Other layers, and the caller, may keep what they are given.
@@ -224,7 +239,7 @@ class FusedLayers:
         gradient: Array | None = dy
         memory = this.memory
         replay, memory.replay = memory.replay, None
-        masked, chain = False, ProductChain()
+        masked, chain = False, ProductChain(this.block_rows)
         try:
             if replay is not None and not input_grad and replay.backward(dy):
                 memory.replay = replay
@@ -247,7 +262,12 @@ class FusedLayers:
             raise
         if input_grad:
             return gradient
-        if self._all_fused and this.training and can_replay(records, memory.workspaces):
+        if (
+            self._all_fused
+            and this.training
+            and not this.block_rows
+            and can_replay(records, memory.workspaces)
+        ):
             memory.replay = Replay(self._all_fused, records, memory.workspaces)
         return None
 

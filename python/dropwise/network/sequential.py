@@ -208,6 +208,11 @@ class Sequential(TrainableNetwork):
             _arguments.check_columns(rows, self._entry.in_features, self._entry)
         return rows
 
+    @property
+    def heeds_block_rows(self) -> bool:
+        """Whether all products of a run are computed in the blocks that its context asks for."""
+        return self._fused.heeds_block_rows
+
     def _run(self, x: Array, context: RunContext) -> tuple[Array, NetworkPass | None]:
         return self._fused.forward(x, context)
 

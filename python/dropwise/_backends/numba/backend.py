@@ -8,7 +8,7 @@ import numpy as np
 
 from dropwise._backends.numba import elements, losses, masks, optimizers
 from dropwise._backends.numba.elements import flat
-from dropwise._backends.numba.products import multiply
+from dropwise._backends.numba.products import multiply, multiply_by_blocks
 from dropwise._backends.protocol import Array, Bits, Product
 
 
@@ -78,7 +78,10 @@ class NumbaBackend:
         run = flat(x)
         elements.compare(run, run[:0], bits, False)
 
-    def multiply(self, products: Sequence[Product]) -> None:
+    def multiply(self, products: Sequence[Product], block_rows: int = 0) -> None:
+        if block_rows:
+            multiply_by_blocks(self.multiply, products, block_rows)
+            return
         for product in products:
             multiply(product)
             if product.bits is not None:
