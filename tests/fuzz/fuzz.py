@@ -1,0 +1,118 @@
+"""Coverage-guided fuzzing of dropwise by atheris (libFuzzer), without end unless told.
+
+    python3 -m pip install atheris
+    python3 tests/fuzz/fuzz.py files corpus/ -max_total_time=3600
+
+The targets are those tests of the suite that try whatever comes, driven by bytes that reach new
+branches of the package instead of by chance:
+
+    arguments  the public functions, with any arguments
+    calls      the native module, with any arguments
+    layers     networks, their copies and optimizers, beside a model in NumPy
+    files      bytes of network files, of their headers, of their arrays
+
+What follows the name goes to libFuzzer: a folder in which it keeps inputs that reach something new
+(`-runs=0` replays them), and its options.  An input that fails is written to a file; its path in
+the place of the folder runs it alone.  With DROPWISE_FUZZ_PLAIN=1 inputs are run without atheris,
+for a sanitizer: see docs/reliability.md.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import random
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1]
+
+
+def kernels() -> list[str]:
+    """The modules that Numba compiles: their bytecode must stay as it is."""
+    (package,) = importlib.util.find_spec("dropwise").submodule_search_locations
+    found = Path(package, "_backends/numba").glob("*.py")
+    return [f"dropwise._backends.numba.{path.stem}" for path in found]
+
+
+def choose(*targets: Callable[[bytes], object]) -> Callable[[bytes], None]:
+    """A target whose first byte chooses among these."""
+
+    def one_input(data: bytes) -> None:
+        if data:
+            targets[data[0] % len(targets)](data[1:])
+
+    return one_input
+
+
+def hypothesis_targets(module: str) -> Callable[[bytes], None]:
+    """The tests of a module of the suite, as a target."""
+    tests = vars(importlib.import_module(module)).values()
+    return choose(*(t.hypothesis.fuzz_one_input for t in tests if hasattr(t, "hypothesis")))
+
+
+def layers() -> Callable[[bytes], object]:
+    from hypothesis.stateful import get_state_machine_test
+
+    networks = importlib.import_module("test_stateful").Networks
+    return get_state_machine_test(networks).hypothesis.fuzz_one_input
+
+
+def files() -> Callable[[bytes], None]:
+    hostile = importlib.import_module("test_hostile_files")
+    return choose(
+        hostile.refusal,
+        lambda data: hostile.refusal(hostile.rewritten(text=data.decode(errors="replace"))),
+        lambda data: hostile.refusal(hostile.with_bias(data)),
+    )
+
+
+TARGETS = {
+    "arguments": lambda: hypothesis_targets("test_hostile_arguments"),
+    "calls": lambda: hypothesis_targets("test_hostile_calls"),
+    "layers": layers,
+    "files": files,
+}
+
+
+def seeds(name: str) -> list[bytes]:
+    """Inputs to begin with: random choices, or a network file that is whole and parts of one."""
+    if name != "files":  # longer than what one test takes: too few bytes are refused
+        return [random.Random(i).randbytes(4096) for i in range(20)]
+    hostile = importlib.import_module("test_hostile_files")
+    bias = hostile.npy(hostile.ARRAYS["network.2.bias"])
+    header = hostile.json.dumps(hostile.HEADER).encode()
+    golden = [path.read_bytes() for path in (TESTS / "data/networks").glob("*.npz")]
+    return [b"\0" + data for data in (hostile.GOOD, *golden)] + [b"\1" + header, b"\2" + bias]
+
+
+def main() -> None:
+    if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
+        sys.exit(f"{__doc__}\nname a target, of {', '.join(TARGETS)}")
+    name, arguments = sys.argv[1], sys.argv[2:]
+    for folder in ("", "functional", "backends", "network"):
+        sys.path.insert(0, str(TESTS / folder))
+    folders = [Path(a) for a in arguments if not a.startswith("-")]
+    if os.environ.get("DROPWISE_FUZZ_PLAIN") == "1":
+        one_input = TARGETS[name]()
+        paths = [p for f in folders for p in (sorted(f.iterdir()) if f.is_dir() else [f])]
+        for path in paths:
+            one_input(path.read_bytes())
+        print(f"{len(paths)} inputs")
+        return
+    import atheris
+
+    with atheris.instrument_imports(include=["dropwise"], exclude=kernels()):
+        importlib.import_module("dropwise")
+        one_input = TARGETS[name]()
+    if folders and not folders[0].is_file():
+        folders[0].mkdir(parents=True, exist_ok=True)
+        for i, data in enumerate(seeds(name)):
+            (folders[0] / f"seed-{i}").write_bytes(data)
+    atheris.Setup([sys.argv[0], "-len_control=0", "-max_len=16384", *arguments], one_input)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
