@@ -41,6 +41,7 @@ def values(shape, dtype):
     """Small whole numbers, among them zeros and, of floats, what is not finite."""
     n = int(np.prod(shape))
     x = (np.arange(n) * 7 % 17 - 8.0).reshape(shape)
+    x = np.abs(x) if dtype.kind == "u" else x
     if dtype.kind in "fcV" and n > 3:
         x.flat[1], x.flat[2], x.flat[3] = np.nan, np.inf, -0.0
     with np.errstate(invalid="ignore"):
