@@ -51,8 +51,7 @@ bits = np.zeros(8 * PIECE // 8, np.uint8)
 assert interrupted(lambda: mask(8 * PIECE, bits), lambda: bits[0])
 np.testing.assert_array_equal(bits[: PIECE // 8], before)  # what was begun is done
 assert not bits[-PIECE // 8 :].any()                       # and the rest is not
-small = F.dropout(np.ones(1000, np.float32), 0.5, key=3)
-assert 300 < np.count_nonzero(small) < 700
+assert 300 < np.count_nonzero(F.dropout(np.ones(1000), 0.5, key=3)) < 700
 """
 
 def settings(backend):
@@ -84,8 +83,7 @@ x[:100], bits[:13] = 1, 255
 begun = {begun}
 assert interrupted(lambda: run(x, bits), begun)
 assert {rest}
-y = F.dropout(x[:1000], 0.5, key=3, out=x[:1000])
-assert 300 < np.count_nonzero(y) < 700
+assert 300 < np.count_nonzero(F.dropout(np.ones(1000), 0.5, key=3)) < 700
 """
 
 
