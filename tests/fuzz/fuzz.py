@@ -110,7 +110,9 @@ def main() -> None:
         folders[0].mkdir(parents=True, exist_ok=True)
         for i, data in enumerate(seeds(name)):
             (folders[0] / f"seed-{i}").write_bytes(data)
-    atheris.Setup([sys.argv[0], "-len_control=0", "-max_len=16384", *arguments], one_input)
+    # Python keeps some memory of each tracing of it (`refusal`): so no limit that an hour reaches.
+    options = ["-len_control=0", "-max_len=16384", "-rss_limit_mb=8192"]
+    atheris.Setup([sys.argv[0], *options, *arguments], one_input)
     atheris.Fuzz()
 
 

@@ -43,7 +43,8 @@ def tasks():
     ]
 
 def call(task):
-    return task()
+    result = task()
+    return [epoch.loss for epoch in result] if isinstance(result, list) else result
 
 def in_workers(start):
     if start == "loky":
@@ -56,7 +57,10 @@ if __name__ == "__main__":
     dw.set_num_threads(3)
     expected = [call(task) for task in tasks()]  # which starts the pool of threads
     for got, want in zip(in_workers(sys.argv[1]), expected, strict=True):
-        np.testing.assert_equal(got, want)
+        if dw.get_backend() == "native":
+            np.testing.assert_equal(got, want)
+        else:  # NumPy's products, whose last bits depend on their threads
+            np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3)
 """
 
 
