@@ -54,6 +54,7 @@ assert not bits[-PIECE // 8 :].any()                       # and the rest is not
 assert 300 < np.count_nonzero(F.dropout(np.ones(1000), 0.5, key=3)) < 700
 """
 
+
 def settings(backend):
     """The slowest kernels on one thread, so that the signal comes in time."""
     if backend == "numba":
