@@ -6,13 +6,15 @@ environment, warning filters, garbage collection.
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 
 from dropwise import functional as F
-from support import require, run_python
+from support import missing, require, run_python
 
 USES = """
 def use():
@@ -106,7 +108,6 @@ np.random.seed(5)
 warnings.simplefilter("error")
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 gc.set_threshold(500, 5, 5)
-os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 """
 
 
@@ -123,6 +124,30 @@ with open("/proc/self/status") as file:
     first = "import numba\n" if backend == "numba" else ""
     code = first + STATE + USES + caught + COMPARE.format(given=given)
     assert run_python(code, DROPWISE_BACKEND=backend) == "0\n"
+
+
+SETTERS = {
+    *("signal", "sigaction", "sigprocmask", "setitimer", "alarm", "setlocale", "setenv", "putenv"),
+    *("sched_setaffinity", "pthread_setaffinity_np", "sched_setscheduler", "nice", "setpriority"),
+    *("fesetenv", "fesetround", "feenableexcept", "fedisableexcept", "srand", "srandom", "chdir"),
+    *("setrlimit", "umask", "mallopt"),
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="symbols of Linux")
+def test_the_native_module_calls_no_function_that_sets_something_of_the_process():
+    native = require("dropwise._native")
+    if shutil.which("nm") is None:
+        missing("nm (binutils) is not installed")
+    lines = subprocess.run(
+        ["nm", "-D", "--undefined-only", native.__file__],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    called = {line.split()[-1].partition("@")[0] for line in lines.stdout.splitlines()}
+    assert "sched_getaffinity" in called  # so these are the names
+    assert called.isdisjoint(SETTERS)
 
 
 def test_no_kernel_leaves_a_report_of_an_error_for_numpy(backend):
