@@ -120,13 +120,14 @@ class MaskCounts:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rate", type=float, default=0.3)
-    parser.add_argument("--elements", default="2**32", help="a power of two, from 2**22 on")
+    parser.add_argument("--elements", default="2**32", help="2**22 or a higher power")
     parser.add_argument("--key", type=int, default=20240229)
     args = parser.parse_args()
     base, _, exponent = args.elements.partition("**")
-    elements = int(base) ** int(exponent or 1)
-    if elements < CHUNK or elements & (elements - 1):
-        parser.error(f"--elements must be a power of two and at least 2**22, got {args.elements}")
+    power = int(exponent) if base == "2" and exponent.isdecimal() else 0
+    if power < 22:
+        parser.error(f"--elements must be 2**22 or a higher power, got {args.elements}")
+    elements = 1 << power
     started = time.monotonic()
     counts = MaskCounts(args.rate)
     for first in tqdm(range(0, elements, CHUNK), unit="chunk", mininterval=1, disable=None):

@@ -6,6 +6,7 @@ tests/fuzz/fuzz.py drives these tests too, by the branches of the code that exam
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -13,6 +14,9 @@ from hypothesis.extra import numpy as hnp
 import dropwise as dw
 from dropwise import functional as F
 from samples import FLOATS, assert_same_bits
+
+# NumPy's own products of dtypes without a kernel.
+pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
 
 NUMBERS = [*FLOATS, np.int8, np.uint8, np.int64, np.uint64, np.bool_, np.longdouble, np.complex64]
 DTYPES = [*map(np.dtype, NUMBERS), np.dtype(">f4"), np.dtype(">f8"), np.dtype(">i4")]

@@ -13,14 +13,15 @@ branches of the package instead of by chance:
 
 What follows the name goes to libFuzzer: a folder in which it keeps inputs that reach something new
 (`-runs=0` replays them), and its options.  An input that fails is written to a file; its path in
-the place of the folder runs it alone.  With DROPWISE_FUZZ_PLAIN=1 inputs are run without atheris,
-for a sanitizer: see docs/reliability.md.
+the place of the folder runs it alone.
+
+`calls` sees the branches of the native module if that was built by ``cmake --preset fuzz`` (with
+Clang), and errors of memory as well: docs/reliability.md has the commands.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import os
 import random
 import sys
 from collections.abc import Callable
@@ -94,13 +95,6 @@ def main() -> None:
     for folder in ("", "functional", "backends", "network"):
         sys.path.insert(0, str(TESTS / folder))
     folders = [Path(a) for a in arguments if not a.startswith("-")]
-    if os.environ.get("DROPWISE_FUZZ_PLAIN") == "1":
-        one_input = TARGETS[name]()
-        paths = [p for f in folders for p in (sorted(f.iterdir()) if f.is_dir() else [f])]
-        for path in paths:
-            one_input(path.read_bytes())
-        print(f"{len(paths)} inputs")
-        return
     import atheris
 
     with atheris.instrument_imports(include=["dropwise"], exclude=kernels()):
