@@ -22,9 +22,9 @@ Elements elements_of(const py::array& x, py::array& out) {
     return {type, x.data(), out.mutable_data(), n};
 }
 
-// Elements that are computed before Python looks at signals again: some tenths of a second.  A
-// multiple of what kernels take at a time, so that pieces change no result.
-constexpr std::size_t kPiece = std::size_t{1} << 28;
+// Elements that are computed before Python looks at signals again: less than half a second with the
+// slowest kernels.  A multiple of what kernels take at a time, so that pieces change no result.
+constexpr std::size_t kPiece = std::size_t{1} << 26;
 
 // Calls compute(begin, count) for pieces of [0, n), without the GIL.  Between them a signal may end
 // the call, with an exception of its handler such as KeyboardInterrupt.

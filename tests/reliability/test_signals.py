@@ -37,7 +37,7 @@ def interrupted(call, has_begun):
         return not locals().get("ended")
     raise SystemExit("no signal came")
 
-PIECE = 1 << 28
+PIECE = 1 << 26
 """
 
 MASK = """
@@ -47,8 +47,8 @@ def mask(n, bits):
 mask(100, np.zeros(13, np.uint8))  # compiled
 before = mask(PIECE, np.zeros(PIECE // 8, np.uint8))
 assert before[0]
-bits = np.zeros(8 * PIECE // 8, np.uint8)
-assert interrupted(lambda: mask(8 * PIECE, bits), lambda: bits[0])
+bits = np.zeros(32 * PIECE // 8, np.uint8)
+assert interrupted(lambda: mask(32 * PIECE, bits), lambda: bits[0])
 np.testing.assert_array_equal(bits[: PIECE // 8], before)  # what was begun is done
 assert not bits[-PIECE // 8 :].any()                       # and the rest is not
 assert 300 < np.count_nonzero(F.dropout(np.ones(1000), 0.5, key=3)) < 700
@@ -75,7 +75,7 @@ def test_a_long_mask_is_cut(environment):
 
 IN_PLACE = """
 b = active()
-n = 4 * PIECE
+n = 8 * PIECE
 x = np.ones(n, np.float16)
 bits = np.full(n // 8, 255, np.uint8)
 run = {run}
@@ -88,7 +88,7 @@ assert 300 < np.count_nonzero(F.dropout(np.ones(1000), 0.5, key=3)) < 700
 """
 
 
-@pytest.mark.slow  # 2 GiB of memory
+@pytest.mark.slow  # 1 GiB of memory
 @pytest.mark.parametrize(
     ("run", "begun", "rest"),
     [

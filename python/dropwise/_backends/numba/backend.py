@@ -11,7 +11,7 @@ from dropwise._backends.numba.elements import flat
 from dropwise._backends.numba.products import multiply
 from dropwise._backends.protocol import Array, Bits, Product
 
-_PIECE = 1 << 28  # elements
+_PIECE = 1 << 26  # elements
 
 
 def _signed(word: int) -> int:
@@ -28,8 +28,7 @@ def _threshold(rate: float) -> tuple[int, int]:
 def _pieces(n: int) -> list[tuple[int, int, slice]]:
     """Where pieces of `n` elements begin and end, and their bytes of a mask.
 
-    Between two calls of kernels Python handles signals; none takes longer than some tenths of a
-    second.
+    Between two calls of kernels Python handles signals; none takes longer than half a second.
     """
     ends = [*range(_PIECE, n, _PIECE), n]
     return [(b, e, slice(b // 8, (e + 7) // 8)) for b, e in zip([0, *ends], ends, strict=False)]
