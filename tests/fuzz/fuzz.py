@@ -28,6 +28,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
+LONGEST = 1 << 14  # bytes of an input
 
 
 def kernels() -> list[str]:
@@ -47,17 +48,22 @@ def choose(*targets: Callable[[bytes], object]) -> Callable[[bytes], None]:
     return one_input
 
 
+def driven(test: Callable[..., None]) -> Callable[[bytes], object]:
+    """A test by Hypothesis as a target: the bytes are what it draws, and go on at random."""
+    one_input = test.hypothesis.fuzz_one_input
+    return lambda data: one_input(data + random.Random(data).randbytes(LONGEST))
+
+
 def hypothesis_targets(module: str) -> Callable[[bytes], None]:
     """The tests of a module of the suite, as a target."""
     tests = vars(importlib.import_module(module)).values()
-    return choose(*(t.hypothesis.fuzz_one_input for t in tests if hasattr(t, "hypothesis")))
+    return choose(*(driven(test) for test in tests if hasattr(test, "hypothesis")))
 
 
 def layers() -> Callable[[bytes], object]:
     from hypothesis.stateful import get_state_machine_test
 
-    networks = importlib.import_module("test_stateful").Networks
-    return get_state_machine_test(networks).hypothesis.fuzz_one_input
+    return driven(get_state_machine_test(importlib.import_module("test_stateful").Networks))
 
 
 def files() -> Callable[[bytes], None]:
@@ -78,9 +84,9 @@ TARGETS = {
 
 
 def seeds(name: str) -> list[bytes]:
-    """Inputs to begin with: random choices, or a network file that is whole and parts of one."""
-    if name != "files":  # longer than what one test takes: too few bytes are refused
-        return [random.Random(i).randbytes(4096) for i in range(20)]
+    """Inputs to begin with: for files one that is whole, and parts of one."""
+    if name != "files":
+        return []
     hostile = importlib.import_module("test_hostile_files")
     bias = hostile.npy(hostile.ARRAYS["network.2.bias"])
     header = hostile.json.dumps(hostile.HEADER).encode()
@@ -105,7 +111,7 @@ def main() -> None:
         for i, data in enumerate(seeds(name)):
             (folders[0] / f"seed-{i}").write_bytes(data)
     # Python keeps some memory of each tracing of it (`refusal`): so no limit that an hour reaches.
-    options = ["-len_control=0", "-max_len=16384", "-rss_limit_mb=8192"]
+    options = ["-len_control=0", f"-max_len={LONGEST}", "-rss_limit_mb=8192"]
     atheris.Setup([sys.argv[0], *options, *arguments], one_input)
     atheris.Fuzz()
 
