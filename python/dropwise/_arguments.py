@@ -28,6 +28,8 @@ def check_rate(rate: float) -> float:
         raise TypeError(f"rate must be a number in [0, 1], got {rate!r}")
     try:
         value = float(rate)
+    except OverflowError:  # of an integer
+        value = math.inf
     except TypeError:
         raise TypeError(f"rate must be a number in [0, 1], got {rate!r}") from None
     if not 0.0 <= value <= 1.0:
