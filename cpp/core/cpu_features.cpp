@@ -1,4 +1,6 @@
 // CPUID on x86-64; other CPUs run what is built for them.
+//
+// The lines for _MSC_VER have NEVER been compiled.
 #include "core/cpu_features.hpp"
 
 #if defined(__x86_64__) || defined(_M_X64)

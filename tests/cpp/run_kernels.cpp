@@ -14,6 +14,11 @@
 #include "ops/elementwise.hpp"
 #include "ops/mask.hpp"
 
+#if defined(_WIN32)
+#include <fcntl.h>
+#include <io.h>
+#endif
+
 namespace {
 
 using namespace dropwise;
@@ -89,6 +94,11 @@ bool answer(const Request& r) {
 }  // namespace
 
 int main() {
+#if defined(_WIN32)
+    // Line ends are bytes like others.
+    _setmode(_fileno(stdin), _O_BINARY);
+    _setmode(_fileno(stdout), _O_BINARY);
+#endif
     Request request;
     while (read_line(request))
         if (!answer(request)) return 1;
