@@ -39,7 +39,7 @@ def kernels(request, programs):
     if request.param == "numba":
         require("numba")
         yield importlib.import_module("dropwise._backends.numba").NumbaBackend()
-    elif request.param in {**emulated.SETS, **emulated.GIVEN}:
+    elif request.param in (*emulated.SETS, *emulated.GIVEN):
         process = emulated.EmulatedKernels(programs(request.param))
         yield process
         process.close()
