@@ -1,17 +1,10 @@
 # A toolchain file: the clang of the package ziglang, for another system or CPU.
 #
-#   cmake -DCMAKE_TOOLCHAIN_FILE=cpp/cmake/zig.cmake -DDROPWISE_TARGET=aarch64-macos ...
+#   cmake -DCMAKE_TOOLCHAIN_FILE=cpp/cmake/zig.cmake -DDROPWISE_ZIG=.../zig -DDROPWISE_TARGET=aarch64-macos
 #
-# .ci/cross uses it.  A target is one of zig's, CPU-SYSTEM[-ABI].
+# as .ci/cross does.  A target is one of zig's, CPU-SYSTEM[-ABI].
 
 set(CMAKE_TRY_COMPILE_PLATFORM_VARIABLES DROPWISE_TARGET DROPWISE_ZIG)
-if(NOT DROPWISE_ZIG)
-  find_package(Python3 REQUIRED COMPONENTS Interpreter)
-  execute_process(COMMAND ${Python3_EXECUTABLE} -c
-    "import pathlib, ziglang; print(pathlib.Path(ziglang.__file__).parent / 'zig', end='')"
-    OUTPUT_VARIABLE DROPWISE_ZIG COMMAND_ERROR_IS_FATAL ANY)
-endif()
-
 string(REPLACE "-" ";" parts "${DROPWISE_TARGET}")
 list(GET parts 0 CMAKE_SYSTEM_PROCESSOR)
 list(GET parts 1 system)
