@@ -60,6 +60,10 @@ def test_what_forced_a_choice_is_said():
     assert forced["instruction sets"]["active"] == "scalar"
     assert forced["instruction sets"]["why"] == "DROPWISE_ISA"
     assert forced["threads"] == {"count": 3, "why": "DROPWISE_NUM_THREADS"}
+
+
+def test_a_choice_by_call_or_block_is_said():
+    require("numba")
     called = shown("import dropwise as dw; dw.set_backend('numba')\n" + SHOW)
     assert called["backend"]["active"] == "numba"
     assert called["backend"]["why"] == "set_backend"
