@@ -75,7 +75,8 @@ class EmulatedKernels:
 
     def _ask(self, operation, n, x, bits=None, rate=0.0, scale=1.0, key=0, stream=0, offset=0):
         element = 0 if x is None else ELEMENTS[x.dtype.name]
-        numbers = f"{float(rate).hex()} {float(scale).hex()} {key} {stream} {offset}"
+        rate_bits, scale_bits = np.array([rate, scale], np.float64).view(np.uint64).tolist()
+        numbers = f"{rate_bits} {scale_bits} {key} {stream} {offset}"
         stdin = self._process.stdin
         stdin.write(f"{operation} {element} {n} {numbers} {self._threads}\n".encode())
         for array in (x, bits):
