@@ -28,6 +28,7 @@ SECTIONS = {  # bench: title, command
     "fit": ("Training and prediction", "bench/fit.py"),
     "spiral": ("The spiral run", "bench/spiral.py"),
     "torch_door": ("Training with PyTorch, by `dropwise.torch`", "bench/torch_door.py"),
+    "dask_door": ("Arrays of Dask, by `dropwise.dask`", "bench/dask_door.py"),
     "threads": ("Two threads", "bench/threads.py"),
     "products": ("Matrix products", "bench/products.py"),
     "choice": ("Dense or skipping: the choice", "bench/tuning/choice.py"),

@@ -15,13 +15,13 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 
-OPTIONAL = {"sklearn.md": "sklearn", "torch.md": "torch"}
+OPTIONAL = {"dask.md": ("dask", "xarray"), "sklearn.md": ("sklearn",), "torch.md": ("torch",)}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_examples_in_pages(page):
-    if page.name in OPTIONAL:
-        require(OPTIONAL[page.name])
+    for module in OPTIONAL.get(page.name, ()):
+        require(module)
     result = doctest.testfile(str(page), module_relative=False, optionflags=FLAGS)
     assert result.failed == 0
     assert result.attempted or ">>>" not in page.read_text()

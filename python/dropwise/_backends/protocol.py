@@ -189,8 +189,17 @@ class Backend(Protocol):
         `shares` [B] have the dtype of the rest; None: ``1 / B`` each.
         """
 
+    def sigmoid_gradient(self, y: Array, dy: Array, out: Array) -> None:
+        """Write ``dy * (1 - y) * y``, `y` being results of the sigmoid; `out` may be either.
+
+        All are float32 or float64 alike, of one size.
+        """
+
     def num_threads(self) -> int:
         """Threads a call may use."""
 
     def set_num_threads(self, n: int) -> None:
         """Change that number (n >= 1)."""
+
+    def set_serial(self, on: bool) -> bool:
+        """Whether calls of the calling thread take that thread alone; returns what was set."""

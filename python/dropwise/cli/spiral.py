@@ -77,18 +77,31 @@ class _BackwardDropout(FusedLayers):
         super().__init__([hidden, activation, output])
         self._hidden, self._dropout = hidden, dropout
 
-    def forward(self, x: Array, context: RunContext) -> tuple[Array, NetworkPass | None]:
-        y, this = super().forward(x, context)
+    def forward(
+        self, x: Array, context: RunContext, last: NetworkPass | None = None
+    ) -> tuple[Array, NetworkPass | None]:
+        y, this = super().forward(x, context, last)
         if this is not None and context.training:
-            shape, dtype = (len(x), self._hidden.out_features), self._hidden.dtype
-            noise = self._dropout.noise_in(context, shape, dtype)
-            rate, scale, key, stream, offset, _, _, _ = noise
-            kept = make_bits(math.prod(shape), rate, key, stream, offset)
-            activated = this.records[0]
-            np.bitwise_and(activated.passed, kept, out=activated.passed)
-            activated.scale = scale
-            context.remember(self._dropout, DropoutPass(shape, dtype, kept, *noise))
+            self._drop_in_backward(this, context)
         return y, this
+
+    def forward_again(self, x: Array, last: NetworkPass) -> Array | None:
+        y = super().forward_again(x, last)
+        if y is not None:
+            context = RunContext(True, keep_records=True)
+            self._drop_in_backward(last, context)
+            context.commit()
+        return y
+
+    def _drop_in_backward(self, this: NetworkPass, context: RunContext) -> None:
+        activated = this.records[0]
+        shape, dtype = activated.y.values.shape, self._hidden.dtype
+        noise = self._dropout.noise_in(context, shape, dtype)
+        rate, scale, key, stream, offset, _, _, _ = noise
+        kept = make_bits(math.prod(shape), rate, key, stream, offset)
+        np.bitwise_and(activated.passed, kept, out=activated.passed)
+        activated.scale = scale
+        context.remember(self._dropout, DropoutPass(shape, dtype, kept, *noise))
 
 
 class Spiral:

@@ -45,6 +45,7 @@ class Data(NamedTuple):
         """
         x, y, weight = self.x, self.y, self.weight
         is_sparse = not isinstance(x, np.ndarray)
+        x_batch: Any = None
         for start in range(0, x.shape[0], size):
             rows: Any = slice(start, start + size)
             if order is not None:
@@ -53,9 +54,10 @@ class Data(NamedTuple):
                 x_batch = x[rows].toarray() if is_sparse else x[rows]
                 yield Data(x_batch, y[rows], None if weight is None else weight[rows])
                 continue
-            x_batch = workspace.array("x", (len(rows), *x.shape[1:]), x.dtype)
-            np.take(x, rows, axis=0, out=x_batch, mode="clip")
-            yield Data(x_batch, y[rows], None if weight is None else weight[rows])
+            if x_batch is None or len(rows) < size:
+                x_batch = workspace.array("x", (len(rows), *x.shape[1:]), x.dtype)
+            x.take(rows, 0, x_batch, "clip")
+            yield Data(x_batch, y.take(rows, 0), None if weight is None else weight[rows])
 
 
 def check_has(part: object, name: str, *methods: str) -> None:

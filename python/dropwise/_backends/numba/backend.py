@@ -90,9 +90,13 @@ class NumbaBackend:
     sgd_step = staticmethod(optimizers.sgd_step)
     softmax_cross_entropy = staticmethod(losses.softmax_cross_entropy)
     softmax_gradient = staticmethod(losses.softmax_gradient)
+    sigmoid_gradient = staticmethod(losses.sigmoid_gradient)
 
     def num_threads(self) -> int:
         return 1
 
     def set_num_threads(self, n: int) -> None:
         pass
+
+    def set_serial(self, on: bool) -> bool:
+        return True
