@@ -53,7 +53,7 @@ thread_local bool inside_task = false;
 void relax() {
 #if defined(__x86_64__) || defined(_M_X64)
     _mm_pause();
-#elif defined(__aarch64__) && defined(__GNUC__)
+#elif defined(__aarch64__)
     __asm__ __volatile__("isb");  // "yield" does nothing on most cores
 #else
     std::this_thread::yield();
