@@ -13,7 +13,7 @@ from dropwise.cli.spiral import AsPrinted
 from dropwise.losses import HalfPoissonDeviance, ScaledLoss
 from networks import dropouts, family
 from ranks_in_threads import results_of
-from support import require
+from support import require, run_python
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((300, 6))
@@ -328,3 +328,29 @@ def test_what_was_in_the_network_before_does_not_matter():
 
     results = results_of(3, lambda comm: run(comm, comm.Get_rank() == 1))
     assert results[0] == results[1] == results[2]
+
+
+TWO_RANKS = """
+import dropwise as dw
+from dropwise.network.ranks import Ranks
+
+class TwoOfOneMachine:
+    "The first of two ranks; the other is another process with the same cores."
+    def Get_rank(self): return 0
+    def Get_size(self): return 2
+    def Is_inter(self): return False
+    def allgather(self, value): return [value, (value[0], value[1] + 1, *value[2:])]
+    Alltoallv = Allgatherv = Allreduce = Abort = allgather
+
+before = dw.get_num_threads()
+Ranks(TwoOfOneMachine()).share_cores()
+print(before, dw.get_num_threads())
+"""
+
+
+@pytest.mark.parametrize("asked", ["", "3"])
+def test_ranks_of_one_machine_share_its_cores_unless_threads_were_asked_for(asked):
+    require("dropwise._native")
+    env = {"DROPWISE_BACKEND": "native", "DROPWISE_NUM_THREADS": asked, "OMP_NUM_THREADS": ""}
+    before, after = map(int, run_python(TWO_RANKS, **env).split())
+    assert after == (3 if asked else max(1, before // 2))

@@ -21,6 +21,18 @@ void add(size_t n, T* to, ptrdiff_t stride, const T* from) {
         for (size_t j = 0; j < n; ++j) to[static_cast<ptrdiff_t>(j) * stride] += from[j];
 }
 
+// to += a, and to += b + c: two rounds of a tree over four.
+template <class T>
+void add_four(size_t n, T* to, ptrdiff_t stride, const T* a, const T* b, const T* c) {
+    if (stride == 1)
+        for (size_t j = 0; j < n; ++j) to[j] = (to[j] + a[j]) + (b[j] + c[j]);
+    else
+        for (size_t j = 0; j < n; ++j) {
+            T& sum = to[static_cast<ptrdiff_t>(j) * stride];
+            sum = (sum + a[j]) + (b[j] + c[j]);
+        }
+}
+
 // Adds up, in a tree, `out` and the `others` matrices after it: contiguous ones, `apart` elements
 // from each other.  Overwrites them.
 template <class T>
@@ -34,11 +46,19 @@ void add_tree(Matrix<T> out, T* leaves, size_t others, size_t apart) {
         const size_t i = task / chunks, j = task % chunks * kChunk;
         const size_t n = std::min(kChunk, out.cols - j);
         T* const first = leaves + i * out.cols + j;
-        for (size_t step = 1; step <= others; step *= 2) {
-            add(n, out.at(i, j), out.col_stride, first + (step - 1) * apart);
-            for (size_t k = 2 * step; k + step <= others; k += 2 * step)
-                add(n, first + (k - 1) * apart, 1, first + (k + step - 1) * apart);
+        const auto leaf = [&](size_t k) { return k == 0 ? out.at(i, j) : first + (k - 1) * apart; };
+        const auto stride = [&](size_t k) { return k == 0 ? out.col_stride : 1; };
+        size_t step = 1;
+        if (others >= 3) {
+            size_t k = 0;
+            for (; k + 3 <= others; k += 4)
+                add_four(n, leaf(k), stride(k), leaf(k + 1), leaf(k + 2), leaf(k + 3));
+            for (size_t rest = k + 1; rest <= others; ++rest) add(n, leaf(k), 1, leaf(rest));
+            step = 4;
         }
+        for (; step <= others; step *= 2)
+            for (size_t k = 0; k + step <= others; k += 2 * step)
+                add(n, leaf(k), stride(k), leaf(k + step));
     };
     const double elements = static_cast<double>(out.rows * out.cols * others);
     parallel_for(out.rows * chunks, run, threads_worth(kCost * elements));

@@ -69,12 +69,19 @@ class PartialLoss:
         losses = self._loss.forward_part(y_pred, y, shares)
         right = self._loss.right_rows()
         self.has_accuracy = right is not None
-        starts = range(0, len(losses), self._block_rows)
+        starts = np.arange(0, len(losses), self._block_rows)
         figures = np.zeros((len(starts), 2))
         with np.errstate(all="ignore"):
-            np.add.reduceat(losses * shares, starts, out=figures[:, 0])
-            if right is not None:
-                np.add.reduceat(right * shares, starts, out=figures[:, 1])
+            if weight is None:
+                np.divide(np.add.reduceat(losses, starts), total, out=figures[:, 0])
+                if right is not None:
+                    counted = right.view(np.int8) if right.dtype == np.bool_ else right
+                    found = np.add.reduceat(counted, starts, dtype=np.float64)
+                    np.divide(found, total, out=figures[:, 1])
+            else:
+                np.add.reduceat(losses * shares, starts, out=figures[:, 0])
+                if right is not None:
+                    np.add.reduceat(right * shares, starts, out=figures[:, 1])
         return figures
 
     def backward(self) -> Array:

@@ -91,6 +91,7 @@ class _Gradients:
 
     def __init__(self, network: Divisible) -> None:
         self._network = network
+        self.dense = [layer for layer in layers_within(network) if isinstance(layer, Dense)]
         values = network.parameter_values()
         self._dtypes = list(dict.fromkeys(value.dtype for value in values))
         self._of_dtype = [
@@ -139,6 +140,7 @@ class Division:
         self.exact = exact
         self.sharded = sharded
         self._workspace = Workspace()
+        self._gradients: _Gradients | None = None  # of the network that is trained
         self._shards: list[int] = []  # rows of each rank
         self._has_weights = False  # any rank
 
@@ -184,7 +186,9 @@ class Division:
 
     def steps(self, network: Divisible, data: Data, settings: Settings) -> Iterator[Step]:
         """The weight of each batch of the next epoch, and its step."""
-        gradients = _Gradients(network)
+        gradients = self._gradients
+        if gradients is None:
+            gradients = self._gradients = _Gradients(network)
         loss = PartialLoss(settings.loss, self.block_rows)
         batches = self._sharded_batches if self.sharded else self._batches
         for batch in batches(network, data, settings):
@@ -233,11 +237,10 @@ class Division:
         gradients: _Gradients,
         settings: Settings,
     ) -> StepFigures:
-        dense = [layer for layer in layers_within(network) if isinstance(layer, Dense)]
         compute = self._exact_gradients if self.exact else self._reduced_gradients
-        with _sums_of_parts(dense):
+        with _sums_of_parts(gradients.dense):
             figures = compute(network, batch, loss, gradients)
-        for layer in dense:
+        for layer in gradients.dense:
             layer.add_penalties()
         optimizer = settings.optimizer
         try:
