@@ -17,6 +17,7 @@ import os
 import platform
 import random
 import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -255,6 +256,19 @@ def machine_folder() -> Path:
     """Where results of this machine belong, by the name of its CPU without what all names have."""
     name = re.sub(r"\((r|tm)\)|\b(cpu|processor)\b|@.*", "", _cpu_name().lower())
     return RESULTS / "-".join(re.findall(r"[a-z0-9]+", name))
+
+
+def mebibytes(field: str) -> float:
+    """The process' memory now (VmRSS) or at its peak (VmHWM)."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(field):
+                return int(line.split()[1]) / 1024
+    except OSError:
+        pass
+    # Elsewhere than on Linux there is only the peak; macOS counts bytes.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024**2 if sys.platform == "darwin" else 1024)
 
 
 # ---- the command line --------------------------------------------------------------------------

@@ -9,29 +9,15 @@ loads at first use, then five epochs of the largest network of fit.py.
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
-from pathlib import Path
 
 import dropwise as dw
+import harness
 import trainers
 
 SIZES, BATCH = (784, 1024, 1024, 10), 128
 NAMES = ("native", "PyTorch")
-
-
-def _mebibytes(field: str) -> float:
-    """The process' memory now (VmRSS) or at its peak (VmHWM)."""
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith(field):
-                return int(line.split()[1]) / 1024
-    except OSError:
-        pass
-    # Elsewhere than on Linux there is only the peak; macOS counts bytes.
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1024**2 if sys.platform == "darwin" else 1024)
 
 
 def grown(name: str) -> float:
@@ -50,9 +36,9 @@ def grown(name: str) -> float:
         dw.set_backend(name)
     train(trainers.Problem((8, 8, 8, 10), 4, 2), 2)
     problem = trainers.Problem(SIZES, BATCH, 4)
-    before = _mebibytes("VmRSS")
+    before = harness.mebibytes("VmRSS")
     train(problem, 5)
-    return _mebibytes("VmHWM") - before
+    return harness.mebibytes("VmHWM") - before
 
 
 def peaks() -> dict[str, float]:

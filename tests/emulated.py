@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import shlex
 import shutil
 import subprocess
 
@@ -31,12 +32,18 @@ SETS = {
     "plain": ("scalar", os.environ.get("CXX", "c++"), (), ("-DDROPWISE_NO_SSE2",)),
     "neon": ("neon", "aarch64-linux-gnu-g++", ("qemu-aarch64",), ("-static",)),
 }
+# The command of a program that exists already; .ci/cross compiles it for other systems.
+GIVEN = ["program"] if "DROPWISE_TEST_PROGRAM" in os.environ else []
 ELEMENTS = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 3}
 
 
 def compile_program(name, directory, main="run_kernels.cpp"):
     """Compile a program of tests/cpp for one of SETS; returns the command that runs it."""
+    if name in GIVEN:
+        return shlex.split(os.environ["DROPWISE_TEST_PROGRAM"])
     isa, compiler, runner, flags = SETS[name]
+    if not CPP.is_dir():
+        missing("the C++ sources are not here")
     for tool in (compiler, *runner):
         if shutil.which(tool) is None:
             missing(f"{tool} is not installed")
@@ -68,7 +75,8 @@ class EmulatedKernels:
 
     def _ask(self, operation, n, x, bits=None, rate=0.0, scale=1.0, key=0, stream=0, offset=0):
         element = 0 if x is None else ELEMENTS[x.dtype.name]
-        numbers = f"{float(rate).hex()} {float(scale).hex()} {key} {stream} {offset}"
+        rate_bits, scale_bits = np.array([rate, scale], np.float64).view(np.uint64).tolist()
+        numbers = f"{rate_bits} {scale_bits} {key} {stream} {offset}"
         stdin = self._process.stdin
         stdin.write(f"{operation} {element} {n} {numbers} {self._threads}\n".encode())
         for array in (x, bits):

@@ -146,16 +146,16 @@ class DropConnect(Dense, Dropout):
         factor, _, _ = inverted(self.rate, training)
         if training:
             self.mask = self.draw(self.weight.shape)
-        used = np.where(self.mask, factor * self.weight, 0.0) if training else self.weight
-        return x @ used + self.bias, (x, used, self.mask if training else True, factor)
+        kept = self.mask if training else True
+        return x @ np.where(kept, factor * self.weight, 0.0) + self.bias, (x, kept, factor)
 
     def gradient(self, record, dy):
-        x, used, kept, factor = record
+        x, kept, factor = record
         rows, out = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
         weight = np.where(kept, factor * (rows.T @ out), 0.0) + 2 * self.l2 * self.weight
         bias = out.sum(axis=0) + 2 * self.bias_l2 * self.bias
         self.gradients = np.concatenate([weight.ravel(), bias])
-        return dy @ used.T
+        return dy @ np.where(kept, factor * self.weight, 0.0).T  # the weights of now, as in Dense
 
     def samples(self, x):
         factor, _, _ = inverted(self.rate, True)

@@ -194,6 +194,7 @@ PRODUCTS_ORDER = [
     ["choice.hpp", "choice.cpp"],
     ["product.cpp"],
     ["chain.hpp", "chain.cpp"],
+    ["row_blocks.hpp", "row_blocks.cpp"],
 ]
 PRODUCTS = "ops/products/"
 PRODUCTS_RANK = {PRODUCTS + f: rank for rank, line in enumerate(PRODUCTS_ORDER) for f in line}

@@ -28,9 +28,11 @@ def _run(script: str, *arguments: str) -> str:
 @pytest.mark.parametrize(
     "name",
     [
+        "dask_door",
         "elementwise",
         "fit",
         "products",
+        "scale",
         "spiral",
         "textbooks",
         "threads",
@@ -41,13 +43,15 @@ def _run(script: str, *arguments: str) -> str:
 def test_a_bench_checks_and_times_all_its_contenders(name, tmp_path):
     for needed in ("rich", "threadpoolctl", "dropwise._native"):
         require(needed)
-    if name == "torch_door":
-        require("torch")
+    if name in ("dask_door", "torch_door"):
+        require(name.partition("_")[0])
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    if name == "threads" and cores < 2:
+    threads = 2 if name in ("threads", "scale") else 1
+    if cores < threads:
         pytest.skip("one core to use")
+    if name == "scale":
+        require("mpi4py")
     _run(f"{name}.py", "--quick", "--results", str(tmp_path))
-    threads = 2 if name == "threads" else 1
     result = json.loads((tmp_path / f"{Path(name).name}-{threads}.tmp.json").read_text())
     assert result["machine"]["threads"] == threads
     assert result["cases"]
@@ -61,6 +65,14 @@ def test_a_bench_checks_and_times_all_its_contenders(name, tmp_path):
         peers = {"native, estimator", "scikit-learn, no dropout"}
         found = peers.intersection(*(c["times"] for c in result["cases"] if _is_epoch(c)))
         assert found == (peers if find_spec("sklearn") else set())
+
+
+def test_a_large_array_of_dask_takes_the_memory_of_a_few_chunks():
+    for needed in ("rich", "dask", "dropwise._native"):
+        require(needed)
+    said = _run("dask_memory.py", "--gib", "2")
+    assert said.startswith("2 GiB: at most ")
+    assert int(said.split()[-2]) < 1000
 
 
 def test_the_costs_of_all_strategies_are_fitted():

@@ -103,7 +103,8 @@ def test_the_sdist_has_the_project_and_nothing_else(sdist):
         *("CMakeLists.txt", "CMakePresets.json", "pyproject.toml", "PKG-INFO"),
         *(".gitignore", ".readthedocs.yaml"),
         *("README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", ".clang-format"),
-        *("cpp", "python", "tests", "bench", "docs", ".ci"),
+        *("CITATION.cff", "RELEASING.md", "SECURITY.md"),
+        *("cpp", "python", "tests", "bench", "docs"),
     }
     assert tops <= known
     assert {"CMakeLists.txt", "pyproject.toml", "LICENSE", "cpp", "python", "tests"} <= tops

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import re
+import sysconfig
 
 import numpy as np
 import pytest
@@ -59,6 +60,10 @@ def test_what_forced_a_choice_is_said():
     assert forced["instruction sets"]["active"] == "scalar"
     assert forced["instruction sets"]["why"] == "DROPWISE_ISA"
     assert forced["threads"] == {"count": 3, "why": "DROPWISE_NUM_THREADS"}
+
+
+def test_a_choice_by_call_or_block_is_said():
+    require("numba")
     called = shown("import dropwise as dw; dw.set_backend('numba')\n" + SHOW)
     assert called["backend"]["active"] == "numba"
     assert called["backend"]["why"] == "set_backend"
@@ -117,6 +122,32 @@ def test_the_import_leaves_the_heavy_ones_alone():
         *("numba", "llvmlite", "matplotlib", "tqdm", "rich", "torch", "sklearn", "scipy", "jax"),
         *("ml_dtypes", "threadpoolctl", "hypothesis", "pytest"),
     }
+
+
+def test_the_package_works_without_numba():
+    code = """
+import sys
+sys.modules["numba"] = None  # an import of it raises ImportError
+import dropwise as dw, numpy as np
+assert dw.available_backends() == ("native",)
+assert dw.Dropout(0.5, seed=1).forward(np.ones(8)).shape == (8,)
+dw.show_config()
+try:
+    dw.set_backend("numba")
+except ImportError as error:
+    print(error)
+"""
+    require("dropwise._native")
+    said = run_python(code, DROPWISE_BACKEND="")
+    assert "backend 'numba' is not available" in said.splitlines()[-1]
+
+
+def test_the_native_module_leaves_the_gil_off():
+    require("dropwise._native")
+    if not sysconfig.get_config_var("Py_GIL_DISABLED"):
+        pytest.skip("this Python always has a GIL")
+    code = "import sys, dropwise._native; print(sys._is_gil_enabled())"
+    assert run_python(code, "-W", "error") == "False\n"  # turning it on warns, too
 
 
 def test_threadpoolctl_is_told_when_it_is_there_first():

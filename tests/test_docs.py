@@ -23,7 +23,8 @@ FILES = "https://raw.githubusercontent.com/dropwise/dropwise/main/"
 
 OPTIONAL = {
     "README.md": ["sklearn"],
-    "docs/quickstart.md": ["sklearn", "torch"],
+    "docs/dask.md": ["dask", "xarray"],
+    "docs/quickstart.md": ["dask", "sklearn", "torch"],
     "docs/sklearn.md": ["sklearn"],
     "docs/torch.md": ["torch"],
 }
@@ -133,3 +134,13 @@ def test_the_readme_has_its_two_commands():
         'python3 -m pip install ".[cli]" && python3 -m dropwise spiral\n',
         'python3 -m pip install ".[test]" && python3 -m pytest\n',
     ]
+
+
+def test_every_fault_names_tests_that_exist():
+    text = (ROOT / "docs/reliability.md").read_text()
+    for path, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text):
+        assert re.search(rf"^(def|class) {name}\(", (ROOT / path).read_text(), re.M), (path, name)
+    faults = [line for line in text.partition("## Faults")[2].splitlines() if line[:2] == "| "]
+    rows = [line for line in faults if not line.startswith("| fault |")]
+    assert len(rows) > 20
+    assert [row for row in rows if "::" not in row] == []

@@ -11,7 +11,7 @@ import pytest
 import dropwise
 from support import require
 
-OPTIONAL = {"dropwise.sklearn": "sklearn", "dropwise.torch": "torch"}
+OPTIONAL = {"dropwise.dask": "dask", "dropwise.sklearn": "sklearn", "dropwise.torch": "torch"}
 MODULES = sorted(
     module.name
     for module in pkgutil.walk_packages(dropwise.__path__, "dropwise.")

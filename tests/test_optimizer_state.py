@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import dropwise as dw
-from dropwise import _updates
+from dropwise._backends import active
 from dropwise.optimizers import base, state
 from test_optimizers import OPTIMIZERS
 
@@ -254,14 +254,15 @@ def test_a_step_left_in_the_middle_is_not_gone_on_with(make, duplicate, failure,
     steps(optimizer, ps, range(2))
     saved = optimizer.state_dict()
     with monkeypatch.context() as patch:
-        for name, rule in (("adam", _updates.adam), ("sgd", _updates.sgd)):
+        backend = active()
+        for name, rule in (("adam_step", backend.adam_step), ("sgd_step", backend.sgd_step)):
 
             def fail_second(p, *args, rule=rule):
                 if p.size == 5:
                     raise failure
                 rule(p, *args)
 
-            patch.setattr(_updates, name, fail_second)
+            patch.setattr(backend, name, fail_second)
         with pytest.raises(failure):
             steps(optimizer, ps, [2])
     assert optimizer.iterations == 2

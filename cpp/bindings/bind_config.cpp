@@ -33,6 +33,7 @@ void bind_config(py::module_& m) {
     m.def("num_threads", &num_threads);
     m.def("num_threads_source", &num_threads_source);
     m.def("set_num_threads", &set_num_threads, py::arg("n"));
+    m.def("set_serial", &set_serial, py::arg("on"));
     m.def(
         "set_team_runner",
         [](std::uintptr_t address) { set_team_runner(reinterpret_cast<TeamRunner>(address)); },

@@ -1,9 +1,11 @@
 // Masks, dropout and ReLU: argument order of python/dropwise/_backends/protocol.py.
 //
 // The Python side has validated; what is checked here only keeps a wrong call from corrupting
-// memory.  Arguments
-// are plain objects, because casting one to a typed array costs more than a small call.
+// memory.  Arguments are plain objects, because casting one to a typed array costs more than a
+// small call.
 #include <pybind11/typing.h>
+
+#include <algorithm>
 
 #include "bindings/elements.hpp"
 #include "ops/elementwise.hpp"
@@ -20,6 +22,40 @@ Elements elements_of(const py::array& x, py::array& out) {
     return {type, x.data(), out.mutable_data(), n};
 }
 
+// Elements that are computed before Python looks at signals again: less than half a second with the
+// slowest kernels.  A multiple of what kernels take at a time, so that pieces change no result.
+constexpr std::size_t kPiece = std::size_t{1} << 26;
+
+// Calls compute(begin, count) for pieces of [0, n), without the GIL.  Between them a signal may end
+// the call, with an exception of its handler such as KeyboardInterrupt.
+template <class Compute>
+void in_pieces(std::size_t n, Compute&& compute) {
+    std::size_t begin = 0;
+    do {
+        const std::size_t count = std::min(n - begin, kPiece);
+        {
+            const MaybeRelease release(count);
+            compute(begin, count);
+        }
+        begin += count;
+        if (begin < n && PyErr_CheckSignals() != 0) throw py::error_already_set();
+    } while (begin < n);
+}
+
+std::size_t bytes_of(Element type, std::size_t n) {
+    return n * kElementSize[static_cast<std::size_t>(type)];
+}
+
+Elements part(const Elements& whole, std::size_t begin, std::size_t count) {
+    const std::size_t bytes = bytes_of(whole.type, begin);
+    return {whole.type, static_cast<const char*>(whole.x) + bytes,
+            static_cast<char*>(whole.out) + bytes, count};
+}
+
+std::uint8_t* part(std::uint8_t* bits, std::size_t begin) {
+    return bits == nullptr ? nullptr : bits + begin / 8;
+}
+
 void check_bits(const py::array& bits, std::size_t n) {
     require(size_of(bits) >= (n + 7) / 8 && bits.itemsize() == 1,
             "bits must be bytes, one for every 8 elements");
@@ -33,8 +69,10 @@ std::uint8_t* writable_bits(py::array& bits, std::size_t n) {
 void bind_mask_bits(py::array bits, std::size_t n, double rate, std::uint64_t key,
                     std::uint64_t stream, std::uint64_t offset) {
     std::uint8_t* const to = writable_bits(bits, n);
-    const MaybeRelease release(n);
-    mask_bits(make_mask_spec(rate, key, stream), offset, n, to);
+    const MaskSpec spec = make_mask_spec(rate, key, stream);
+    in_pieces(n, [&](std::size_t begin, std::size_t count) {
+        mask_bits(spec, offset + begin, count, part(to, begin));
+    });
 }
 
 using Numbers = py::typing::Tuple<py::int_, py::ellipsis>;
@@ -68,32 +106,38 @@ void bind_dropout_forward(const py::array& x, py::array out, const py::object& b
         py::array saved_array = py::reinterpret_borrow<py::array>(bits);
         saved = writable_bits(saved_array, elements.n);
     }
-    const MaybeRelease release(elements.n);
-    dropout_forward(elements, saved, make_mask_spec(rate, key, stream), offset, scale);
+    const MaskSpec spec = make_mask_spec(rate, key, stream);
+    in_pieces(elements.n, [&](std::size_t begin, std::size_t count) {
+        dropout_forward(part(elements, begin, count), part(saved, begin), spec, offset + begin,
+                        scale);
+    });
 }
 
 void bind_apply_bits(const py::array& x, py::array out, const py::array& bits, double scale) {
     const Elements elements = elements_of(x, out);
     check_bits(bits, elements.n);
     const auto* const mask = static_cast<const std::uint8_t*>(bits.data());
-    const MaybeRelease release(elements.n);
-    apply_bits(elements, mask, scale);
+    in_pieces(elements.n, [&](std::size_t begin, std::size_t count) {
+        apply_bits(part(elements, begin, count), mask + begin / 8, scale);
+    });
 }
 
 void bind_relu(const py::array& x, py::array out, py::array bits) {
     const Elements elements = elements_of(x, out);
     std::uint8_t* const mask = writable_bits(bits, elements.n);
-    const MaybeRelease release(elements.n);
-    relu(elements, mask);
+    in_pieces(elements.n, [&](std::size_t begin, std::size_t count) {
+        relu(part(elements, begin, count), part(mask, begin));
+    });
 }
 
 void bind_nonzero_bits(const py::array& x, py::array bits) {
     const Element element = element_of(x);
     const std::size_t n = size_of(x);
     std::uint8_t* const mask = writable_bits(bits, n);
-    const void* const from = x.data();
-    const MaybeRelease release(n);
-    nonzero_bits(element, from, n, mask);
+    const auto* const from = static_cast<const char*>(x.data());
+    in_pieces(n, [&](std::size_t begin, std::size_t count) {
+        nonzero_bits(element, from + bytes_of(element, begin), count, part(mask, begin));
+    });
 }
 
 }  // namespace

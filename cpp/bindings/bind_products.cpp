@@ -14,6 +14,7 @@
 #include "ops/products/chain.hpp"
 #include "ops/products/choice.hpp"
 #include "ops/products/product.hpp"
+#include "ops/products/row_blocks.hpp"
 
 namespace dropwise {
 namespace {
@@ -210,13 +211,14 @@ void multiply_one(const Record& record) {
 
 // Takes a sequence as a plain object: a cast to std::vector would copy it, and the stubs have no
 // name for the items of a py::sequence.
-void multiply(const py::object& sequence) {
+void multiply(const py::object& sequence, std::size_t block_rows) {
     if (!py::isinstance<py::sequence>(sequence))
         throw py::type_error("products must be a sequence");
     const auto products = py::reinterpret_borrow<py::sequence>(sequence);
     const std::size_t n = products.size();
     if (n == 0) return;
-    if (n == 1) return multiply_one(Record(py::object(products[0])));
+    require(block_rows % 8 == 0, "block_rows must be a multiple of 8");
+    if (n == 1 && block_rows == 0) return multiply_one(Record(py::object(products[0])));
     std::vector<Record> records;
     records.reserve(n);
     for (const py::handle product : products) records.emplace_back(product);
@@ -228,8 +230,14 @@ void multiply(const py::object& sequence) {
                     "products of one call must have one dtype");
             chain.push_back(record.product<decltype(zero)>());
         }
+        for (const auto& product : chain)
+            require(block_rows == 0 || ops::rows_of(product) == ops::rows_of(chain[0]),
+                    "products in blocks must share their rows");
         const GilRelease release;
-        ops::multiply_chain(chain);
+        if (block_rows == 0)
+            ops::multiply_chain(chain);
+        else
+            ops::multiply_by_blocks(chain, block_rows);
     });
 }
 
@@ -258,7 +266,7 @@ py::typing::Dict<py::str, py::float_> product_terms(const py::object& product, d
 
 void bind_products(py::module_& m) {
     names = new FieldNames;
-    m.def("multiply", &multiply, py::arg("products"));
+    m.def("multiply", &multiply, py::arg("products"), py::arg("block_rows") = 0);
     m.def("strategy_of", &strategy_of, py::arg("product"));
     m.def("product_terms", &product_terms, py::arg("product"), py::arg("density"));
 }

@@ -1,4 +1,5 @@
-// Softmax with cross-entropy: argument order of python/dropwise/_backends/protocol.py.
+// Softmax with cross-entropy, and the gradient of the sigmoid: argument order of
+// python/dropwise/_backends/protocol.py.
 //
 // The Python side has validated; what is checked here only keeps a wrong call from corrupting
 // memory.
@@ -41,7 +42,7 @@ Classified<T> classified(const py::array& scores, const py::array& labels) {
 template <class Body>
 void with_real(const py::array& scores, Body&& body) {
     const Element type = element_of(scores);
-    require(type == Element::f32 || type == Element::f64, "scores must be float32 or float64");
+    require(type == Element::f32 || type == Element::f64, "arrays must be float32 or float64");
     if (type == Element::f32)
         body(float{});
     else
@@ -85,6 +86,19 @@ void bind_gradient(const py::array& probabilities, const py::array& labels,
     });
 }
 
+void bind_sigmoid_gradient(const py::array& y, const py::array& dy, py::array out) {
+    const std::size_t n = size_of(y);
+    for (const py::array* const other : {&dy, static_cast<const py::array*>(&out)})
+        require(size_of(*other) == n && other->dtype().num() == y.dtype().num(),
+                "y, dy and out must have one size and dtype");
+    with_real(y, [&](auto zero) {
+        using T = decltype(zero);
+        T* const to = static_cast<T*>(out.mutable_data());
+        const MaybeRelease release(n);
+        sigmoid_gradient(n, static_cast<const T*>(y.data()), static_cast<const T*>(dy.data()), to);
+    });
+}
+
 }  // namespace
 
 void bind_softmax(py::module_& m) {
@@ -92,6 +106,7 @@ void bind_softmax(py::module_& m) {
           py::arg("probabilities"), py::arg("losses"), py::arg("correct"));
     m.def("softmax_gradient", &bind_gradient, py::arg("probabilities"), py::arg("labels"),
           py::arg("shares"), py::arg("out"));
+    m.def("sigmoid_gradient", &bind_sigmoid_gradient, py::arg("y"), py::arg("dy"), py::arg("out"));
 }
 
 }  // namespace dropwise

@@ -17,7 +17,7 @@ function(dropwise_add_isa_kernels target)
   set(sets)
   if(DROPWISE_TARGET_X86_64)
     list(APPEND sets avx512 avx2)
-    if(MSVC)
+    if(MSVC)  # clang-cl, too; NEVER compiled by either
       set(flags_avx512 /arch:AVX512)
       set(flags_avx2 /arch:AVX2)
     else()

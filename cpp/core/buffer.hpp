@@ -26,6 +26,7 @@ enum class Slot {
     kOutput,
     kSums,
     kPiece,
+    kBlockSums,
     kCount
 };
 

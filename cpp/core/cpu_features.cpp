@@ -1,10 +1,15 @@
 // CPUID on x86-64; other CPUs run what is built for them.
+//
+// Microsoft's compiler has NEVER compiled the lines for it.
 #include "core/cpu_features.hpp"
 
 #if defined(__x86_64__) || defined(_M_X64)
 #define DROPWISE_X86_64 1
+#if defined(_MSC_VER) && !defined(__clang__)
+#define DROPWISE_MSVC 1
+#endif
 #include <cstdint>
-#if defined(_MSC_VER)
+#if defined(DROPWISE_MSVC)
 #include <intrin.h>
 #else
 #include <cpuid.h>
@@ -22,7 +27,7 @@ struct Cpuid {
 
 Cpuid cpuid(std::uint32_t leaf) noexcept {
     Cpuid r;
-#if defined(_MSC_VER)
+#if defined(DROPWISE_MSVC)
     int v[4];
     __cpuid(v, static_cast<int>(leaf & 0x80000000u));
     if (static_cast<std::uint32_t>(v[0]) < leaf) return r;
@@ -36,7 +41,7 @@ Cpuid cpuid(std::uint32_t leaf) noexcept {
 
 // Which register files the operating system saves: bit 1 xmm, 2 ymm, 5 to 7 masks and zmm.
 std::uint32_t saved_registers() noexcept {
-#if defined(_MSC_VER)
+#if defined(DROPWISE_MSVC)
     return static_cast<std::uint32_t>(_xgetbv(0));
 #else
     std::uint32_t low, high;

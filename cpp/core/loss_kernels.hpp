@@ -24,6 +24,8 @@ template <class T>
 struct LossKernels {
     // p = exp(x - top) / total.
     void (*softmax)(std::size_t rows, std::size_t n, const T* x, T* p, SoftmaxRows& found);
+    // out = dy * (1 - y) * y, where `out` may be dy or y.
+    void (*sigmoid_gradient)(std::size_t n, const T* y, const T* dy, T* out);
 };
 
 }  // namespace dropwise

@@ -24,8 +24,6 @@ namespace dropwise {
 namespace {
 
 constexpr std::size_t kAlign = 64;
-constexpr std::size_t kHugePage = std::size_t{2} << 20;
-constexpr std::size_t kWorthHugePages = 2 * kHugePage;
 
 // Sizes from a power of two on grow by quarters of it.
 constexpr std::size_t kClassesPerDoubling = 4;
@@ -57,6 +55,9 @@ struct alignas(kAlign) Block {
 };
 
 #if defined(DROPWISE_HAS_MMAP)
+
+constexpr std::size_t kHugePage = std::size_t{2} << 20;
+constexpr std::size_t kWorthHugePages = 2 * kHugePage;
 
 // Whole pages of whatever size.
 std::size_t mapped_bytes(std::size_t bytes) {

@@ -46,13 +46,14 @@ void note_threads(int n) {
     }
 }
 
-// True in a worker, and in a caller while it takes part: a parallel_for in there is serial.
+// True in a worker, in a caller while it takes part, and after set_serial(true): a parallel_for in
+// there is serial.
 thread_local bool inside_task = false;
 
 void relax() {
 #if defined(__x86_64__) || defined(_M_X64)
     _mm_pause();
-#elif defined(__aarch64__) && defined(__GNUC__)
+#elif defined(__aarch64__)
     __asm__ __volatile__("isb");  // "yield" does nothing on most cores
 #else
     std::this_thread::yield();
@@ -255,6 +256,10 @@ void set_num_threads(int n) {
                                     std::to_string(n));
     thread_count.store(n);
     thread_source.store("set_num_threads");
+}
+
+bool set_serial(bool on) {
+    return std::exchange(inside_task, on);
 }
 
 int threads_worth(double nanoseconds) {

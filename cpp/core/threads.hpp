@@ -13,6 +13,10 @@ int num_threads();
 const char* num_threads_source();
 void set_num_threads(int n);  // throws std::invalid_argument if n < 1
 
+// Whether all that the calling thread asks for is computed by that thread alone, as inside a task:
+// for programs that have a thread on every CPU already.  Returns what was set before.
+bool set_serial(bool on);
+
 // Calls fn(data) in each thread of a team, the caller among them, and returns when all calls have.
 // The last two arguments are always 0: a team of the runner's own choice, and no flags.  This is
 // the interface of GOMP_parallel, by which OpenMP's runtime libraries start a parallel region.

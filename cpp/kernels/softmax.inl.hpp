@@ -1,4 +1,4 @@
-// Softmax of rows, for one instruction set.
+// Softmax of rows, and the gradient of the sigmoid, for one instruction set.
 //
 // Plain loops that the compiler turns into vectors; sums have kGroup parts whatever these are.
 // Compiled once per set (cpp/cmake/IsaKernels.cmake). Nothing here allocates, throws or starts
@@ -204,8 +204,13 @@ void softmax(std::size_t rows, std::size_t n, const T* x, T* p, dropwise::Softma
 }
 
 template <class T>
+void sigmoid_gradient(std::size_t n, const T* y, const T* dy, T* out) {
+    for (std::size_t i = 0; i < n; ++i) out[i] = dy[i] * (T{1} - y[i]) * y[i];
+}
+
+template <class T>
 constexpr dropwise::LossKernels<T> kernels() {
-    return {&softmax<T>};
+    return {&softmax<T>, &sigmoid_gradient<T>};
 }
 
 }  // namespace softmax

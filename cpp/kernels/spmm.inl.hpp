@@ -120,7 +120,7 @@ void skip_tile(std::size_t rows, const std::uint64_t* words, const T* values, co
         if (in != nullptr) in += static_cast<std::ptrdiff_t>(count) * ld_in;
     };
     if constexpr (kPairs)
-        for (; rows >= 2; next(2)) {
+        while (rows >= 2) {
             typename V::Reg acc0[C], acc1[C];
             start_sums<T, C>(in, acc0);
             start_sums<T, C>(in == nullptr ? nullptr : in + ld_in, acc1);
@@ -142,12 +142,14 @@ void skip_tile(std::size_t rows, const std::uint64_t* words, const T* values, co
             values = add_rows<T, C>(words[1] & ~both, values, tile, acc1);
             store_sums<T, C>(acc0, out);
             store_sums<T, C>(acc1, out + ld_out);
+            next(2);
         }
-    for (; rows != 0; next(1)) {
+    while (rows != 0) {
         typename V::Reg acc[C];
         start_sums<T, C>(in, acc);
         values = add_rows<T, C>(*words, values, tile, acc);
         store_sums<T, C>(acc, out);
+        next(1);
     }
 }
 

@@ -9,7 +9,9 @@ namespace dropwise {
 namespace {
 
 // Nanoseconds for each score.
-constexpr double kSoftmaxCost = 0.8, kGradientCost = 0.2;
+constexpr double kSoftmaxCost = 0.8, kGradientCost = 0.2, kSigmoidGradientCost = 0.1;
+
+constexpr std::size_t kElements = std::size_t{1} << 14;  // that a task takes of an array
 
 template <class T>
 const LossKernels<T>& loss_kernels() {
@@ -92,9 +94,22 @@ void softmax_gradient(const Classified<T>& x, const T* shares, T* out) {
     });
 }
 
+template <class T>
+void sigmoid_gradient(std::size_t n, const T* y, const T* dy, T* out) {
+    const LossKernels<T>& kern = loss_kernels<T>();
+    const auto run = [&](std::size_t task) {
+        const std::size_t first = task * kElements;
+        kern.sigmoid_gradient(std::min(kElements, n - first), y + first, dy + first, out + first);
+    };
+    parallel_for((n + kElements - 1) / kElements, run,
+                 threads_worth(kSigmoidGradientCost * static_cast<double>(n)));
+}
+
 template void softmax_cross_entropy(const Classified<float>&, float*, double*, std::uint8_t*);
 template void softmax_cross_entropy(const Classified<double>&, double*, double*, std::uint8_t*);
 template void softmax_gradient(const Classified<float>&, const float*, float*);
 template void softmax_gradient(const Classified<double>&, const double*, double*);
+template void sigmoid_gradient(std::size_t, const float*, const float*, float*);
+template void sigmoid_gradient(std::size_t, const double*, const double*, double*);
 
 }  // namespace dropwise

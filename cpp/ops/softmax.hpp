@@ -1,4 +1,4 @@
-// Softmax with cross-entropy, for rows whose class is known, and its gradient.
+// Softmax with cross-entropy, for rows whose class is known, its gradient, and that of the sigmoid.
 //
 // Rows are shared out to threads; no result depends on the threads.
 #pragma once
@@ -26,5 +26,9 @@ void softmax_cross_entropy(const Classified<T>& x, T* probabilities, double* los
 // one for each row, or is null: 1 / rows each.
 template <class T>
 void softmax_gradient(const Classified<T>& x, const T* shares, T* out);
+
+// out = dy * (1 - y) * y for n elements, y being what the sigmoid gave; `out` may be dy or y.
+template <class T>
+void sigmoid_gradient(std::size_t n, const T* y, const T* dy, T* out);
 
 }  // namespace dropwise

@@ -67,7 +67,7 @@ inline void store_swapped_pairs(std::uint64_t* p, Words a, Words b) {
 // GCC folds load, multiply and zero-masking into one masked multiply from memory.  The hardware
 // does not prefetch masked loads: half the speed once the arrays leave the cache.  It also folds a
 // load that two multiplies share into both.
-#if defined(__GNUC__)
+#if defined(__GNUC__) || defined(__clang__)
 #define DROPWISE_KEEP_APART(v) __asm__("" : "+v"(v))
 #else
 #define DROPWISE_KEEP_APART(v) static_cast<void>(0)

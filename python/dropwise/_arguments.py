@@ -28,6 +28,8 @@ def check_rate(rate: float) -> float:
         raise TypeError(f"rate must be a number in [0, 1], got {rate!r}")
     try:
         value = float(rate)
+    except OverflowError:  # of an integer
+        value = math.inf
     except TypeError:
         raise TypeError(f"rate must be a number in [0, 1], got {rate!r}") from None
     if not 0.0 <= value <= 1.0:
@@ -187,10 +189,17 @@ def check_number(
 
 def as_plain_array(x: Any, name: str) -> Array:
     """`x` as an array, where that loses nothing."""
+    if type(x) is np.ndarray:
+        return x
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"{name} must be a plain array, got a masked one; use .filled(...)")
     if hasattr(x, "toarray"):
         raise TypeError(f"{name} must be dense, got {type(x).__name__}; use .toarray()")
+    if hasattr(x, "__dask_graph__") and x.__dask_graph__() is not None:
+        raise TypeError(
+            f"{name} must be in memory, got a collection of Dask ({type(x).__name__}); "
+            "dropwise.dask computes it chunk by chunk, and .compute() loads it"
+        )
     try:
         array: Array = np.asarray(x)
     except ValueError as error:  # a list of lists that are not all as long

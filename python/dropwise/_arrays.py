@@ -318,3 +318,19 @@ def add_scaled(x: Array, factor: float, other: Array) -> None:
         x += factor * other
     else:
         active().sgd_step(x, other, None, (-factor, 0.0, False, 0.0))
+
+
+def sigmoid_gradient(y: Array, dy: Array) -> Array:
+    """``dy * (1 - y) * y`` of two float arrays of one shape: `y` is what the sigmoid gave."""
+    dtype = y.dtype
+    if not (dtype in (F32, F64) and dtype == dy.dtype and _is_ready(y) and _is_ready(dy)):
+        gradient: Array = dy * (1 - y) * y
+        return gradient
+    out = _memory.empty(y.shape, dtype)
+    active().sigmoid_gradient(y, dy, out)
+    return out
+
+
+def _is_ready(x: Array) -> bool:
+    """Whether a backend can read the elements where they are: not those of NumPy's scalars."""
+    return isinstance(x, np.ndarray) and x.flags.c_contiguous and x.flags.aligned

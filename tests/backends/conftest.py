@@ -33,13 +33,13 @@ def programs(tmp_path_factory):
     return get
 
 
-@pytest.fixture(params=[*_native_sets(), *emulated.SETS, "numba"])
+@pytest.fixture(params=[*_native_sets(), *emulated.SETS, *emulated.GIVEN, "numba"])
 def kernels(request, programs):
     """The functions of a backend, on every instruction set that there is."""
     if request.param == "numba":
         require("numba")
         yield importlib.import_module("dropwise._backends.numba").NumbaBackend()
-    elif request.param in emulated.SETS:
+    elif request.param in (*emulated.SETS, *emulated.GIVEN):
         process = emulated.EmulatedKernels(programs(request.param))
         yield process
         process.close()

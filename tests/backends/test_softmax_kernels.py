@@ -1,4 +1,4 @@
-"""Softmax with cross-entropy in the backends, against NumPy in wider arithmetic."""
+"""Softmax with cross-entropy in the backends, against NumPy in wider arithmetic; the sigmoid."""
 
 from __future__ import annotations
 
@@ -147,3 +147,23 @@ def test_what_would_touch_foreign_memory_is_refused():
                 active().softmax_cross_entropy(*arguments)
         with pytest.raises(ValueError, match="must"):
             active().softmax_gradient(scores, labels, np.ones(3, np.float32), scores.copy())
+        for wrong in (scores[:3], scores.T, scores.astype(np.float64), scores.astype(np.float16)):
+            for arguments in ((wrong, scores, scores), (scores, wrong, scores)):
+                with pytest.raises(ValueError, match="must"):
+                    active().sigmoid_gradient(*arguments)
+
+
+@pytest.mark.parametrize("n", [0, 1, 7, 64, 1000, (1 << 14) + 3, 3 << 14])
+@pytest.mark.parametrize("dtype", REAL)
+def test_the_gradient_of_the_sigmoid_has_the_bits_of_its_formula(backend, isa, threads, n, dtype):
+    rng = np.random.default_rng(n)
+    y, dy = rng.random(n).astype(dtype), rng.standard_normal(n).astype(dtype)
+    dy[:3] = [np.nan, np.inf, -0.0][: len(dy)]
+    expected = dy * (1 - y) * y
+    out = np.empty_like(y)
+    active().sigmoid_gradient(y, dy, out)
+    np.testing.assert_array_equal(out, expected)
+    for in_place in (0, 1):
+        arrays = [y.copy(), dy.copy()]
+        active().sigmoid_gradient(*arrays, arrays[in_place])
+        np.testing.assert_array_equal(arrays[in_place], expected)

@@ -6,6 +6,7 @@ into the pool itself, under ThreadSanitizer.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dropwise._backends import serial
 from dropwise._backends.protocol import Product
 from support import require, run_python
 
@@ -167,6 +169,29 @@ def test_several_python_threads_may_call_at_once():
     for t in callers:
         t.join()
     assert wrong == []
+
+
+def threads_taken() -> int:
+    native.take_most_threads()
+    mask(key=5)
+    return native.take_most_threads()
+
+
+@pytest.mark.usefixtures("restored_threads")
+def test_a_serial_block_keeps_its_own_thread_from_sharing_out():
+    native.set_num_threads(4)
+    taken = [threads_taken()]
+    with contextlib.suppress(KeyError), serial():
+        taken.append(threads_taken())
+        with serial():
+            taken.append(threads_taken())
+        taken.append(threads_taken())
+        other = threading.Thread(target=lambda: taken.append(threads_taken()))
+        other.start()
+        other.join()
+        raise KeyError
+    taken.append(threads_taken())
+    assert taken == [4, 1, 1, 1, 4, 4]
 
 
 def elementwise(name: str, *arguments: object) -> list[object]:

@@ -1,10 +1,12 @@
-// Products on sets that cannot be loaded into Python here (tests/emulated.py), against plain loops.
+// Products against plain loops, on every set of the machine: for sets that cannot be loaded into
+// Python here (tests/emulated.py), and for other compilers and systems (.ci/cross).
 //
 // Operands are small integers, so that every order of summation gives the same bits.  Prints what
 // is wrong and returns 1 at the first difference.
 #include <cstdint>
 #include <cstdio>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "core/dispatch.hpp"
@@ -107,19 +109,28 @@ bool check(std::size_t m, std::size_t k, std::size_t n) {
     return out.guards_intact();
 }
 
-}  // namespace
-
-int main() {
+bool check_active_set() {
     const std::size_t edges[] = {0,  1,  2,  3,  4,  5,  7,  8,  12, 13, 14, 15, 16,
                                  17, 23, 24, 25, 31, 33, 48, 49, 63, 64, 65, 97, 130};
     constexpr std::size_t n_edges = sizeof edges / sizeof edges[0];
-    std::printf("%s\n", kernels().name);
     for (int i = 0; i < 1500; ++i) {
         const std::size_t m = edges[below(n_edges)], k = edges[below(n_edges)],
                           n = edges[below(n_edges)];
-        if (!check<float>(m, k, n) || !check<double>(m, k, n)) return 1;
+        if (!check<float>(m, k, n) || !check<double>(m, k, n)) return false;
     }
     for (int i = 0; i < 8; ++i)
-        if (!check<float>(260, 300, 30) || !check<double>(260, 300, 30)) return 1;
-    return check<float>(1100, 70, 40) && check<float>(40, 300, 600) ? 0 : 1;
+        if (!check<float>(260, 300, 30) || !check<double>(260, 300, 30)) return false;
+    return check<float>(1100, 70, 40) && check<float>(40, 300, 600);
+}
+
+}  // namespace
+
+// With an argument: only the names of the sets.
+int main(int argc, char**) {
+    for (const std::string& isa : available_isas()) {
+        set_isa(isa);
+        std::printf("%s\n", kernels().name);
+        if (argc == 1 && !check_active_set()) return 1;
+    }
+    return 0;
 }

@@ -1,9 +1,10 @@
 // The operations of cpp/ops on arrays that come through standard input, for instruction sets that
 // cannot be loaded into Python here: NEON under an emulator, the plain path of the portable set.
 //
-// A request is a line, OPERATION ELEMENT N RATE SCALE KEY STREAM OFFSET THREADS, then N elements of
-// x (none for "mask") and, for "apply", the mask; the answer is the output array (none for "mask"
-// and "nonzero") and, except for "apply", the mask.  tests/emulated.py is the other end.
+// A request is a line, OPERATION ELEMENT N RATE SCALE KEY STREAM OFFSET THREADS, with the 64 bits
+// of RATE and SCALE as whole numbers, which every C library reads alike; then N elements of x (none
+// for "mask") and, for "apply", the mask; the answer is the output array (none for "mask" and
+// "nonzero") and, except for "apply", the mask.  tests/emulated.py is the other end.
 #include <cinttypes>
 #include <cstdint>
 #include <cstdio>
@@ -13,6 +14,11 @@
 #include "core/threads.hpp"
 #include "ops/elementwise.hpp"
 #include "ops/mask.hpp"
+
+#if defined(_WIN32)
+#include <fcntl.h>
+#include <io.h>
+#endif
 
 namespace {
 
@@ -31,10 +37,18 @@ struct Request {
 
 bool read_line(Request& r) {
     char line[256];
-    return std::fgets(line, sizeof line, stdin) != nullptr &&
-           std::sscanf(line, "%15s %d %zu %la %la %" SCNu64 " %" SCNu64 " %" SCNu64 " %d",
-                       r.operation, &r.element, &r.n, &r.rate, &r.scale, &r.key, &r.stream,
-                       &r.offset, &r.threads) == 9;
+    std::uint64_t n, rate, scale;
+    if (std::fgets(line, sizeof line, stdin) == nullptr ||
+        std::sscanf(line,
+                    "%15s %d %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64
+                    " %d",
+                    r.operation, &r.element, &n, &rate, &scale, &r.key, &r.stream, &r.offset,
+                    &r.threads) != 9)
+        return false;
+    r.n = static_cast<std::size_t>(n);
+    std::memcpy(&r.rate, &rate, sizeof rate);
+    std::memcpy(&r.scale, &scale, sizeof scale);
+    return true;
 }
 
 // An array at some alignment, with guards around it.
@@ -89,6 +103,11 @@ bool answer(const Request& r) {
 }  // namespace
 
 int main() {
+#if defined(_WIN32)
+    // Line ends are bytes like others.
+    _setmode(_fileno(stdin), _O_BINARY);
+    _setmode(_fileno(stdout), _O_BINARY);
+#endif
     Request request;
     while (read_line(request))
         if (!answer(request)) return 1;

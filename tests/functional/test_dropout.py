@@ -45,7 +45,7 @@ def test_inverted_dropout_divides_by_the_keep_probability_in_both_directions(rat
     np.testing.assert_array_equal(F.dropout_backward(z, rate, key=KEY), y)
 
 
-@pytest.mark.parametrize("rate", [-0.1, 1.1, np.nan, np.inf, -1e-300])
+@pytest.mark.parametrize("rate", [-0.1, 1.1, np.nan, np.inf, -1e-300, 10**400])
 @pytest.mark.parametrize("function", [F.dropout, F.dropout_backward])
 def test_a_rate_outside_0_to_1_is_an_error_that_names_it(function, rate):
     with pytest.raises(ValueError, match=rf"rate must be in \[0, 1\], got {rate!r}"):

@@ -167,7 +167,7 @@ def test_relu_is_numpys_maximum_with_zero(dtype):
 
 
 @pytest.mark.parametrize("make", [dw.Sigmoid, dw.Tanh], ids=lambda m: m.__name__)
-def test_smooth_activations_take_every_real_dtype(dtype, make):
+def test_smooth_activations_take_every_real_dtype(backend, dtype, make):
     function = {dw.Sigmoid: lambda x: 1 / (1 + np.exp(-x)), dw.Tanh: np.tanh}[make]
     slope = {dw.Sigmoid: lambda y: y * (1 - y), dw.Tanh: lambda y: 1 - y * y}[make]
     for x in arrays(dtype).values():

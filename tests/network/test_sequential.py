@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
+import threading
 
 import numpy as np
 import pytest
 
 import dropwise as dw
+from dropwise.network.replay import Replay
 from networks import chain, network, sample
 
 pytestmark = pytest.mark.usefixtures("backend")
@@ -120,36 +122,128 @@ def test_the_repr_shows_the_layers():
     assert repr(net) == "Sequential([Dense(2, 3), ReLU(), Dropout(rate=0.1)])"
 
 
-def test_a_step_follows_what_has_changed_since_the_last_one(backend):
+@pytest.mark.parametrize("input_grad", [True, False])
+def test_a_step_follows_what_has_changed_since_the_last_one(backend, input_grad):
     first, drop, last = dw.Dense(64, 40), dw.Dropout(0.5), dw.Dense(40, 8)
     net = dw.Sequential([first, dw.ReLU(), drop, last], seed=1)
     rng = np.random.default_rng(0)
     x = np.zeros((90, 64), np.float32)
     x[:, :2] = rng.standard_normal((90, 2))
+    columns_first = np.asfortranarray(x)
     first.weight[7:] = np.inf  # times the zeros of x: NaN, unless the terms are skipped
 
     def change(layer, name, value):
         return lambda: setattr(layer, name, value)
 
+    def nothing():
+        pass
+
     # Steps between which nothing changes, too: those use the products of the step before.
     for act, rows, training in (
-        (lambda: None, 90, True),
-        (lambda: None, 90, True),
-        (change(drop, "rate", 0.2), 90, True),
-        (lambda: None, 90, False),
-        (lambda: None, 90, True),
-        (lambda: None, 30, True),
-        (change(first, "skip_zeros", False), 30, True),
-        (change(first, "skip_zeros", True), 30, True),
-        (change(first, "weight", rng.standard_normal((64, 40))), 30, True),
-        (lambda: None, 90, True),
+        (nothing, x, True),
+        (nothing, x, True),
+        (nothing, x, True),
+        (change(drop, "rate", 0.2), x, True),
+        (change(drop, "rate", 0.0), x, True),
+        (change(drop, "rate", 1.0), x, True),
+        (change(drop, "rate", 0.5), x, True),
+        (lambda: drop.load_state_dict(dw.Dropout(seed=9).state_dict()), x, True),
+        (nothing, x, False),
+        (nothing, x, True),
+        (lambda: net.predict(x[:7]), x, True),
+        (lambda: net.forward(x), x, True),
+        (nothing, columns_first, True),
+        (nothing, x.astype(np.float64), True),
+        (nothing, x.tolist(), True),
+        (nothing, x.reshape(9, 10, 64), True),
+        (nothing, x.reshape(9, 10, 64), True),
+        (nothing, x, True),
+        (nothing, x, True),
+        (change(last, "l2", 0.25), x, True),
+        (nothing, x, True),
+        (nothing, x[:30], True),
+        (nothing, x[:30], True),
+        (change(first, "skip_zeros", False), x[:30], True),
+        (change(first, "skip_zeros", True), x[:30], True),
+        (nothing, x[:30], True),
+        (change(first, "weight", rng.standard_normal((64, 40))), x[:30], True),
+        (lambda: net.load_state_dict(dw.Sequential(net.layers).state_dict()), x[:30], True),
+        (nothing, x[:30], True),
+        (nothing, x, True),
     ):
         act()
         new = copy.deepcopy(net)  # which keeps no products
         results = []
         for each in (net, new):
-            y = each.forward(x[:rows], training)
-            dx = each.backward(np.ones_like(y))
-            results.append((y, dx, *(g.copy() for _, g in each.parameters())))
+            y = each.forward(rows, training)
+            dy = np.ones_like(y)
+            given = dy[:, ::-1] if rows is columns_first else dy
+            dx = each.backward(given, input_grad=input_grad)
+            layer = each.layers[2]
+            mask = layer.mask if training else None
+            results.append((y, dx, mask, *(g.copy() for _, g in each.parameters())))
+            results[-1] += (layer.state_dict()["next_stream"], each.regularization_loss())
         for got, want in zip(*results, strict=True):
             np.testing.assert_array_equal(got, want)
+
+
+def small_net():
+    layers = [dw.Dense(6, 5), dw.ReLU(), dw.Dropout(0.5), dw.Dense(5, 4), dw.ReLU(), dw.Dense(4, 3)]
+    return dw.Sequential(layers, seed=0), np.random.default_rng(0).random((8, 6), np.float32)
+
+
+def test_equal_steps_are_replayed():
+    net, x = small_net()
+    dy = np.ones((8, 3), np.float32)
+    net.forward(x)
+    net.backward(dy, input_grad=False)
+    this, replay = net._pass, net._pass.memory.replay
+    assert replay is not None
+    for _ in range(3):
+        net.forward(x)
+        net.backward(dy, input_grad=False)
+        assert net._pass is this
+        assert this.memory.replay is replay
+
+
+def test_a_forward_in_another_thread_leaves_a_backward_its_records(monkeypatch):
+    net, x = small_net()
+    dy = np.ones((8, 3), np.float32)
+    for _ in range(2):
+        net.forward(x)
+        net.backward(dy, input_grad=False)
+    net.forward(x)
+    alone = copy.deepcopy(net)
+    alone.layers[2].load_state_dict(
+        net.layers[2].state_dict() | {"next_stream": net.layers[2].state_dict()["next_stream"] - 1}
+    )
+    alone.forward(x)
+    alone.backward(dy, input_grad=False)
+    whole = Replay.backward
+
+    def interrupted(self, dy):
+        other = threading.Thread(target=net.forward, args=(2 * x,))
+        other.start()
+        other.join()
+        return whole(self, dy)
+
+    monkeypatch.setattr(Replay, "backward", interrupted)
+    net.backward(dy, input_grad=False)
+    for (_, got), (_, want) in zip(net.parameters(), alone.parameters(), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+def test_a_forward_that_is_refused_leaves_the_last_one():
+    net, x = small_net()
+    dy = np.ones((8, 3), np.float32)
+    for _ in range(2):
+        net.forward(x)
+        net.backward(dy, input_grad=False)
+    wanted = [g.copy() for _, g in net.parameters()]
+    with pytest.raises(ValueError, match="x"):
+        net.forward(x[:, 1:])
+    with pytest.raises(TypeError):
+        net.forward(x * 1j)
+    net.backward(dy, input_grad=False)
+    for (_, got), want in zip(net.parameters(), wanted, strict=True):
+        np.testing.assert_array_equal(got, want)

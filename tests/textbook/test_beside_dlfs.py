@@ -39,14 +39,17 @@ def test_relu_beside_the_books(backend, dtype, shape):
 
 @DTYPES
 @SHAPES
-def test_sigmoid_beside_the_books(dtype, shape):
+def test_sigmoid_beside_the_books(backend, dtype, shape):
     x, dout = numbers(*shape, dtype=dtype), numbers(*shape, dtype=dtype, seed=1)
     book, ours = texts.DlfsSigmoid(), dlfs.Sigmoid()
     assert_close(ours.forward(x), book.forward(x), tolerance(dtype))
     assert_close(ours.backward(dout), book.backward(dout), tolerance(dtype))
     for sigmoid in (book, ours):
         sigmoid.out = np.full(shape, 0.25, dtype)
-    assert_close(ours.backward(dout), book.backward(dout), tolerance(dtype))
+    for gradient in (dout, dout[..., ::-1], dout[:1], dtype(2), dout.astype(np.float64)):
+        got, want = ours.backward(gradient), book.backward(gradient)
+        assert (got.dtype, got.shape) == (want.dtype, want.shape)
+        assert_close(got, want, tolerance(dtype))
 
 
 @DTYPES

@@ -228,15 +228,18 @@ import dropwise.torch as dt
 
 rank = int(sys.argv[1])
 dist.init_process_group("gloo", store=dist.FileStore(sys.argv[2], 2), rank=rank, world_size=2)
-for offset in (None, 3 * rank):
-    net = nn.Sequential(nn.Linear(50, 50), dt.Dropout(0.5, seed=1, row_offset=offset))
+for offset, converted in ((None, False), (3 * rank, False), (None, True), (3 * rank, True)):
+    drop = nn.Dropout(0.5) if converted else dt.Dropout(0.5, seed=1, row_offset=offset)
+    net = nn.Sequential(nn.Linear(50, 50), drop)
+    if converted:
+        dt.convert(net, seed=1, row_offset=offset)
     for parameter in net.parameters():
         nn.init.constant_(parameter, 0.1)
     net = nn.parallel.DistributedDataParallel(net)
     for _ in range(2):
         y = net(torch.ones(3, 50))
         y.sum().backward()
-    print((y != 0).int().flatten().tolist())
+    print((y != 0).int().flatten().tolist())  # after two steps, the mask of the second
 dist.destroy_process_group()
 """
 
@@ -259,13 +262,15 @@ def test_ranks_under_distributed_data_parallel(tmp_path):
     finally:
         for rank in ranks:
             rank.kill()
-    own, parts = zip(*(map(json.loads, text.splitlines()) for text in printed), strict=True)
-    drop = dt.Dropout(0.5, seed=1)
-    drop(torch.ones(6, 50))
-    whole = (drop(torch.ones(6, 50)) != 0).int().flatten().tolist()
-    assert parts[0] + parts[1] == whole
-    assert own[0] == whole[:150]
-    assert own[1] != own[0]
+    masks = list(zip(*(map(json.loads, text.splitlines()) for text in printed), strict=True))
+    converted = nn.Sequential(nn.Identity(), nn.Dropout(0.5))
+    dt.convert(converted, seed=1)
+    for drop, (own, parts) in ((dt.Dropout(0.5, seed=1), masks[:2]), (converted, masks[2:])):
+        drop(torch.ones(6, 50))
+        whole = (drop(torch.ones(6, 50)) != 0).int().flatten().tolist()
+        assert parts[0] + parts[1] == whole
+        assert own[0] == whole[:150]
+        assert own[1] != own[0]
 
 
 def test_the_key_of_a_rank_is_spawned_from_that_of_the_seed():

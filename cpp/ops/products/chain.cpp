@@ -12,11 +12,6 @@ namespace dropwise::ops {
 
 namespace {
 
-template <class T>
-size_t rows_of(const Product<T>& p) {
-    return p.over_rows ? p.a.cols : p.out.rows;
-}
-
 // The number of rows in a piece; 0 if each product is to take all rows at once.
 template <class T>
 size_t rows_per_piece(const std::vector<Product<T>>& products) {
@@ -41,12 +36,9 @@ size_t rows_per_piece(const std::vector<Product<T>>& products) {
 template <class T>
 void run_piece(const std::vector<Product<T>>& products, size_t first, size_t m, T* sums,
                T* scratch) {
-    const auto piece_of = [&](auto x) { return x.block(first, 0, m, x.cols); };
     T* next = scratch;
     for (const Product<T>& whole : products) {
-        Product<T> p = whole;
-        p.b = p.over_rows ? piece_of(p.b) : p.b;
-        p.a = p.over_rows ? piece_of(p.a.transposed()).transposed() : piece_of(p.a);
+        Product<T> p = rows_from(whole, first, m);
         const T* moved = scratch;
         for (const Product<T>* before = products.data(); before != &whole; ++before) {
             if (!before->temporary) continue;
@@ -57,10 +49,6 @@ void run_piece(const std::vector<Product<T>>& products, size_t first, size_t m, 
         if (p.over_rows) {
             p.out = {sums, p.out.rows, p.out.cols, static_cast<ptrdiff_t>(p.out.cols), 1};
             sums += p.out.rows * p.out.cols;
-        } else {
-            p.out = piece_of(p.out);
-            if (p.bits != nullptr) p.bits += first / 8 * p.out.cols;
-            if (p.nonzero != nullptr) p.nonzero += first / 8 * p.out.cols;
         }
         if (p.temporary) {
             p.out.data = next;
@@ -118,6 +106,11 @@ void multiply_each(const std::vector<Product<T>>& products) {
 }  // namespace
 
 template <class T>
+bool goes_in_pieces(const std::vector<Product<T>>& products) {
+    return rows_per_piece(products) != 0;
+}
+
+template <class T>
 void multiply_chain(const std::vector<Product<T>>& products) {
     const size_t step = rows_per_piece(products);
     if (step == 0) return multiply_each(products);
@@ -158,6 +151,8 @@ void multiply_chain(const std::vector<Product<T>>& products) {
     }
 }
 
+template bool goes_in_pieces(const std::vector<Product<float>>&);
+template bool goes_in_pieces(const std::vector<Product<double>>&);
 template void multiply_chain(const std::vector<Product<float>>&);
 template void multiply_chain(const std::vector<Product<double>>&);
 

@@ -3,11 +3,39 @@
 // Relies on multiply() for each of them; knows no strategy.
 #pragma once
 
+#include <cstddef>
 #include <vector>
 
 #include "ops/products/product.hpp"
 
 namespace dropwise::ops {
+
+// The rows that a chain shares, as a product of it has them.
+template <class T>
+std::size_t rows_of(const Product<T>& p) {
+    return p.over_rows ? p.a.cols : p.out.rows;
+}
+
+// The product for `m` of these rows, from row `first` on, a multiple of 8.
+template <class T>
+Product<T> rows_from(const Product<T>& whole, std::size_t first, std::size_t m) {
+    const auto rows = [&](auto x) { return x.block(first, 0, m, x.cols); };
+    Product<T> p = whole;
+    if (p.over_rows) {
+        p.a = rows(p.a.transposed()).transposed();
+        p.b = rows(p.b);
+        return p;
+    }
+    p.a = rows(p.a);
+    p.out = rows(p.out);
+    if (p.bits != nullptr) p.bits += first / 8 * p.out.cols;
+    if (p.nonzero != nullptr) p.nonzero += first / 8 * p.out.cols;
+    return p;
+}
+
+// Whether multiply_chain() takes these products in pieces of rows.
+template <class T>
+bool goes_in_pieces(const std::vector<Product<T>>& products);
 
 // One product after the other.  An operand may be the out of an earlier one: all of it, perhaps
 // transposed, over the same rows.  Sums over rows are complete when the call returns.  If there is

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import operator
 import os
 import threading
+from collections.abc import Iterator
 from contextlib import ContextDecorator
 from contextvars import ContextVar
 
@@ -206,3 +208,14 @@ def set_num_threads(n: int) -> None:
     if count < 1:
         raise ValueError(f"number of threads must be at least 1, got {n!r}")
     active().set_num_threads(count)
+
+
+@contextlib.contextmanager
+def serial() -> Iterator[None]:
+    """Compute in the calling thread alone: for code that has a thread on every CPU already."""
+    computing = active()
+    before = computing.set_serial(True)
+    try:
+        yield
+    finally:
+        computing.set_serial(before)

@@ -37,5 +37,7 @@ class NativeBackend:
     sgd_step = staticmethod(_native.sgd_step)
     softmax_cross_entropy = staticmethod(_native.softmax_cross_entropy)
     softmax_gradient = staticmethod(_native.softmax_gradient)
+    sigmoid_gradient = staticmethod(_native.sigmoid_gradient)
     num_threads = staticmethod(_native.num_threads)
     set_num_threads = staticmethod(_native.set_num_threads)
+    set_serial = staticmethod(_native.set_serial)

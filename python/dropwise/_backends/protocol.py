@@ -119,8 +119,14 @@ class Backend(Protocol):
     def nonzero_bits(self, x: Array, bits: Bits) -> None:
         """Set the bit where ``x != 0`` (NaN counts as nonzero, -0.0 as zero)."""
 
-    def multiply(self, products: Sequence[Product]) -> None:
-        """Compute products, in an order in which each finds what those before it wrote."""
+    def multiply(self, products: Sequence[Product], block_rows: int = 0) -> None:
+        """Compute products, in an order in which each finds what those before it wrote.
+
+        With `block_rows`, a multiple of 8, they share their rows, and each block of so many rows
+        is computed as if it were alone, whatever the number of blocks.  Sums over rows are then
+        added up in a binary tree: neighbours in pairs, these again in pairs, and so on; one that is
+        left over goes on to the next round.
+        """
 
     def adam_step(
         self,
@@ -189,8 +195,17 @@ class Backend(Protocol):
         `shares` [B] have the dtype of the rest; None: ``1 / B`` each.
         """
 
+    def sigmoid_gradient(self, y: Array, dy: Array, out: Array) -> None:
+        """Write ``dy * (1 - y) * y``, `y` being results of the sigmoid; `out` may be either.
+
+        All are float32 or float64 alike, of one size.
+        """
+
     def num_threads(self) -> int:
         """Threads a call may use."""
 
     def set_num_threads(self, n: int) -> None:
         """Change that number (n >= 1)."""
+
+    def set_serial(self, on: bool) -> bool:
+        """Whether calls of the calling thread take that thread alone; returns what was set."""

@@ -19,7 +19,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         status: int = args.command(args)
     except UserError as error:
-        print(f"dropwise: {error}", file=sys.stderr)
+        if error.shown:
+            print(f"dropwise: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -69,6 +69,12 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="go on from --checkpoint, to --epochs in total, if the file is there",
     )
+    add(
+        "--distributed",
+        action="store_true",
+        help="train on all ranks of MPI (mpirun -n N python -m dropwise spiral --distributed); any "
+        "number of them gives the same network",
+    )
     add("--quiet", action="store_true", help="no progress bar")
 
     about = commands.add_parser("info", help="version, backends, instruction sets, threads")

@@ -77,18 +77,31 @@ class _BackwardDropout(FusedLayers):
         super().__init__([hidden, activation, output])
         self._hidden, self._dropout = hidden, dropout
 
-    def forward(self, x: Array, context: RunContext) -> tuple[Array, NetworkPass | None]:
-        y, this = super().forward(x, context)
+    def forward(
+        self, x: Array, context: RunContext, last: NetworkPass | None = None
+    ) -> tuple[Array, NetworkPass | None]:
+        y, this = super().forward(x, context, last)
         if this is not None and context.training:
-            shape, dtype = (len(x), self._hidden.out_features), self._hidden.dtype
-            noise = self._dropout.noise_in(context, shape, dtype)
-            rate, scale, key, stream, offset, _, _, _ = noise
-            kept = make_bits(math.prod(shape), rate, key, stream, offset)
-            activated = this.records[0]
-            np.bitwise_and(activated.passed, kept, out=activated.passed)
-            activated.scale = scale
-            context.remember(self._dropout, DropoutPass(shape, dtype, kept, *noise))
+            self._drop_in_backward(this, context)
         return y, this
+
+    def forward_again(self, x: Array, last: NetworkPass) -> Array | None:
+        y = super().forward_again(x, last)
+        if y is not None:
+            context = RunContext(True, keep_records=True)
+            self._drop_in_backward(last, context)
+            context.commit()
+        return y
+
+    def _drop_in_backward(self, this: NetworkPass, context: RunContext) -> None:
+        activated = this.records[0]
+        shape, dtype = activated.y.values.shape, self._hidden.dtype
+        noise = self._dropout.noise_in(context, shape, dtype)
+        rate, scale, key, stream, offset, _, _, _ = noise
+        kept = make_bits(math.prod(shape), rate, key, stream, offset)
+        np.bitwise_and(activated.passed, kept, out=activated.passed)
+        activated.scale = scale
+        context.remember(self._dropout, DropoutPass(shape, dtype, kept, *noise))
 
 
 class Spiral:
@@ -170,12 +183,20 @@ class Spiral:
 
     # ---- training
 
-    def run(self, epochs: int, bar: Any, checkpoint: Path | None = None, every: int = LAST) -> bool:
+    def run(
+        self,
+        epochs: int,
+        bar: Any,
+        checkpoint: Path | None = None,
+        every: int = LAST,
+        comm: Any = None,
+    ) -> bool:
         """Train until there are so many epochs; False if Ctrl-C ended it.
 
         About a hundred epochs are evaluated, and the last hundred.  `bar` has the methods
         ``update`` and ``set_postfix_str`` of a tqdm bar.  The checkpoint is written after every
-        `every` epochs and after the last.
+        `every` epochs and after the last, by the first rank of `comm` if there is one; Ctrl-C then
+        ends all ranks at once.
         """
         loss = dw.SoftmaxCrossEntropy()
         done = self.trained.epochs_done
@@ -185,7 +206,9 @@ class Spiral:
             optimizer=self.optimizer,
             epochs=max(0, epochs - done),
             batch_size=None,
+            comm=comm,
         )
+        first = comm is None or comm.Get_rank() == 0
         step = max(1, epochs // 100)
         start = time.perf_counter()
         try:
@@ -198,11 +221,13 @@ class Spiral:
                         f"val acc {record.val_acc:.3f}",
                         refresh=False,
                     )
-                if checkpoint is not None and (number % every == 0 or number == epochs):
+                if checkpoint is not None and first and (number % every == 0 or number == epochs):
                     self.save_checkpoint(checkpoint)
                 bar.update()
             finished = True
         except KeyboardInterrupt:
+            if comm is not None and comm.Get_size() > 1:
+                raise
             finished = False
         self.seconds = time.perf_counter() - start
         self.new_epochs = self.trained.epochs_done - done

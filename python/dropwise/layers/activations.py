@@ -159,8 +159,7 @@ class _Smooth(Layer):
     def _gradient(self, record: SmoothPass, dy: ArrayLike) -> Array:
         y, dtype = record
         dy = _arguments.as_gradient(dy, y.shape, dtype, self)
-        dx: Array = (dy * self._derivative(y)).astype(dtype, copy=False)
-        return dx
+        return self._times_derivative(y, dy).astype(dtype, copy=False)
 
     def predict(self, x: ArrayLike) -> Array:
         """The function of each element; nothing is remembered.
@@ -178,8 +177,8 @@ class _Smooth(Layer):
     def _function(self, x: Array) -> Array:
         raise NotImplementedError
 
-    def _derivative(self, y: Array) -> Array:
-        """The derivative of the function where its result is `y`."""
+    def _times_derivative(self, y: Array, dy: Array) -> Array:
+        """`dy` times the derivative of the function where its result is `y`."""
         raise NotImplementedError
 
 
@@ -199,9 +198,8 @@ class Sigmoid(_Smooth):
         y: Array = np.where(x >= 0, 1, small) / (1 + small)
         return y
 
-    def _derivative(self, y: Array) -> Array:
-        derivative: Array = y * (1 - y)
-        return derivative
+    def _times_derivative(self, y: Array, dy: Array) -> Array:
+        return _arrays.sigmoid_gradient(y, dy)
 
 
 @register
@@ -219,6 +217,6 @@ class Tanh(_Smooth):
         y: Array = np.tanh(x)
         return y
 
-    def _derivative(self, y: Array) -> Array:
-        derivative: Array = 1 - y * y
-        return derivative
+    def _times_derivative(self, y: Array, dy: Array) -> Array:
+        dx: Array = dy * (1 - y * y)
+        return dx

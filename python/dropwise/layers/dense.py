@@ -27,7 +27,13 @@ INITIALIZERS = tuple(f"{name}_{kind}" for name in _DEVIATIONS for kind in ("unif
 
 
 # What copies start without.
-_OF_THIS_OBJECT = ("gradients", "gradients_incomplete", "gradients_from", "_writer")
+_OF_THIS_OBJECT = (
+    "gradients",
+    "gradients_incomplete",
+    "gradients_from",
+    "sums_parts",
+    "_writer",
+)
 
 
 class DensePass(NamedTuple):
@@ -81,6 +87,7 @@ class Dense(Layer):
     _pass: DensePass | None = None
     gradients_incomplete = False  # while a backward writes them, and after one that failed
     gradients_from: object = None  # which backward of a network wrote them; None: the layer's own
+    sums_parts = False  # while gradients are those of parts of a batch: the penalties come last
 
     def __init__(
         self,
@@ -191,7 +198,10 @@ class Dense(Layer):
 
     def parameters(self) -> list[tuple[Array, Array]]:
         """One pair of flat arrays: weights then bias, and their gradients."""
-        return [(self._drawn(), self._complete_gradients())]
+        if self.gradients_incomplete:
+            raise self._incomplete()
+        values = self._parameters
+        return [(self._drawn() if values is None else values, self.gradients)]
 
     def parameter_values(self) -> list[Array]:
         """One flat array: weights then bias."""
@@ -199,10 +209,13 @@ class Dense(Layer):
 
     def _complete_gradients(self) -> Array:
         if self.gradients_incomplete:
-            raise RuntimeError(
-                f"{self}: the last backward failed, and has left its gradients incomplete"
-            )
+            raise self._incomplete()
         return self.gradients
+
+    def _incomplete(self) -> RuntimeError:
+        return RuntimeError(
+            f"{self}: the last backward failed, and has left its gradients incomplete"
+        )
 
     def reseed(self, sequence: np.random.SeedSequence) -> None:
         """Draw from `sequence`, unless a seed was given or weights are there already.
@@ -312,17 +325,26 @@ class Dense(Layer):
 
     def complete_gradients(self) -> None:
         """Add the regularisation to the gradients, which are complete then for all to see."""
+        if not self.sums_parts:
+            self.add_penalties()
+        self.gradients_incomplete = False
+        self.__dict__.pop("_writer", None)
+
+    def add_penalties(self) -> None:
+        """Add the regularisation to the gradients."""
+        if not (self.l1 or self.l2 or self.bias_l1 or self.bias_l2):
+            return
         for penalty_1, penalty_2, value, gradient in self._penalties():
             if penalty_2:
                 _arrays.add_scaled(gradient, 2.0 * penalty_2, value)
             if penalty_1:
                 gradient += penalty_1 * np.sign(value)
-        self.gradients_incomplete = False
-        self.__dict__.pop("_writer", None)
 
     def regularization_loss(self) -> float:
         """``l1 * sum(|w|) + l2 * sum(w**2)`` over weights and bias."""
         loss = 0.0
+        if not (self.l1 or self.l2 or self.bias_l1 or self.bias_l2):
+            return loss
         for penalty_1, penalty_2, value, _ in self._penalties():
             if value.itemsize < 4:
                 value = value.astype(_dtypes.wide_dtype(self.dtype))
@@ -336,8 +358,6 @@ class Dense(Layer):
         """(l1, l2, parameters, gradient) as flat arrays; one entry where both have the same."""
         l1, l2, bias_l1, bias_l2 = self.l1, self.l2, self.bias_l1, self.bias_l2
         found: list[tuple[float, float, Array, Array]] = []
-        if not (l1 or l2 or bias_l1 or bias_l2):
-            return found
         value, gradient, n = self._drawn(), self.gradients, self.out_features
         if l1 == bias_l1 and l2 == bias_l2:
             found.append((l1, l2, value, gradient))

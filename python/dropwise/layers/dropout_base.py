@@ -341,11 +341,16 @@ class DropoutBase(Layer):
             offset = context.offset(shape if noise_shape is None else noise_shape)
         return self._spec(training, dtype, stream, offset, noise_shape)
 
+    def next_noise(self, dtype: np.dtype[Any]) -> tuple[float, float, int, int]:
+        """Rate, scale, key and stream of the next training run over a whole batch."""
+        rate, scale = _dtypes.rate_and_scale(self._rate, self._scaling, True, dtype)
+        return rate, scale, self._streams.key, self._streams.peek()
+
     def next_stream(self) -> int:
         """The stream of the next training forward."""
         return self._streams.peek()
 
-    def use_up(self, stream: int, record: DropoutPass | None = None) -> None:
+    def use_up(self, stream: int, record: DropoutPass | _PlainPass | None = None) -> None:
         """Count `stream` as used, by the forward that left `record`."""
         # Another thread may have used more meanwhile.
         self._streams.next_stream = max(self._streams.next_stream, stream + 1)

@@ -44,6 +44,9 @@ class RunContext:
     ----------
     first_row : int
         Index, in the whole batch, of the first row that is run.
+    block_rows : int
+        Not 0: products are computed in blocks of so many rows, each as if it were alone, and sums
+        over the rows are added up in a tree.
 
     Notes
     -----
@@ -55,6 +58,7 @@ class RunContext:
         "_records",
         "_stand_ins",
         "_streams",
+        "block_rows",
         "first_row",
         "keep_records",
         "samples",
@@ -66,6 +70,7 @@ class RunContext:
         self.keep_records = keep_records
         self.samples = samples
         self.first_row = 0
+        self.block_rows = 0
         self._streams: dict[TakesStreams, int] = {}
         self._records: dict[TakesStreams, Any] = {}
         self._stand_ins: dict[int, tuple[Any, Any]] = {}

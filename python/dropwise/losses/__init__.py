@@ -7,6 +7,7 @@ loss have no record.
 
 from dropwise.losses.base import Loss, accuracy_of, takes_sample_weight
 from dropwise.losses.binary import BinaryCrossEntropy
+from dropwise.losses.parts import PartialLoss, check_mean_of_rows, is_mean_of_rows
 from dropwise.losses.poisson import HalfPoissonDeviance
 from dropwise.losses.scaled import ScaledLoss
 from dropwise.losses.softmax import SoftmaxCrossEntropy, class_numbers
@@ -17,9 +18,12 @@ __all__ = [
     "HalfPoissonDeviance",
     "Loss",
     "MeanSquaredError",
+    "PartialLoss",
     "ScaledLoss",
     "SoftmaxCrossEntropy",
     "accuracy_of",
+    "check_mean_of_rows",
     "class_numbers",
+    "is_mean_of_rows",
     "takes_sample_weight",
 ]

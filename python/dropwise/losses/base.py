@@ -96,6 +96,34 @@ class BuiltInLoss(Generic[Record]):
         """The targets and the rows' shares of the mean, checked."""
         raise NotImplementedError
 
+    def _compute(self, y_pred: Array, y: Array, shares: Array | None) -> tuple[Array, Record]:
+        """The losses [B, ...] of checked scores, and what is left for backward."""
+        raise NotImplementedError
+
+    def forward_part(self, y_pred: ArrayLike, y: ArrayLike, shares: Array) -> Array:
+        """Like ``forward`` for some rows of a batch, whose `shares` of its mean are given.
+
+        ``backward`` then gives these rows of the batch's gradient, whatever rows are beside them.
+
+        Returns
+        -------
+        ndarray of float64, shape (B,)
+            The loss of each row.
+        """
+        self._last = None
+        scores = as_scores(y_pred)
+        y, _ = self._arguments(y, scores.shape, None)
+        losses, record = self._compute(scores, y, shares)
+        if losses.ndim > 1:
+            with np.errstate(all="ignore"):
+                losses = losses.reshape(len(losses), -1).mean(axis=1, dtype=F64)
+        self._last = record
+        return losses
+
+    def right_rows(self) -> Array | None:
+        """How right each row of the last forward is, in [0, 1]; None for a loss of values."""
+        return None
+
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_last": None}
 

@@ -91,6 +91,15 @@ class BinaryCrossEntropy(BuiltInLoss[_OutputScores]):
         self._last = None
         y_pred = as_scores(y_pred)
         y, shares = self._arguments(y, y_pred.shape, sample_weight)
+        losses, record = self._compute(y_pred, y, shares)
+        with np.errstate(all="ignore"):
+            value = mean_of_rows(losses, shares)
+        self._last = record
+        return value
+
+    def _compute(
+        self, y_pred: Array, y: Array, shares: Array | None
+    ) -> tuple[Array, _OutputScores]:
         scores = y_pred.astype(wide_dtype(y_pred.dtype), copy=False)
         target = y.astype(scores.dtype, copy=False)
         with np.errstate(all="ignore"):
@@ -102,9 +111,7 @@ class BinaryCrossEntropy(BuiltInLoss[_OutputScores]):
             tail = np.exp(-size)
             losses += np.log1p(tail)
             doubt = tail / (1 + tail)
-            value = mean_of_rows(losses, shares)
-        self._last = _OutputScores(positive, target, doubt, against, shares, y_pred.dtype)
-        return value
+        return losses, _OutputScores(positive, target, doubt, against, shares, y_pred.dtype)
 
     def _arguments(
         self, y: Any, shape: tuple[int, ...], sample_weight: Any
@@ -144,7 +151,14 @@ class BinaryCrossEntropy(BuiltInLoss[_OutputScores]):
     def accuracy(self) -> float:
         """Of the last forward."""
         last = self._need("accuracy was read")
-        right: Array = last.positive == (last.target > 0.5)
         if last.shares is None:
-            return float(np.count_nonzero(right)) / right.size
-        return share_of(right.reshape(len(right), -1).mean(axis=1), last.shares)
+            right = last.positive == (last.target > 0.5)
+            return float(np.count_nonzero(right)) / float(right.size)
+        return share_of(self.right_rows(), last.shares)
+
+    def right_rows(self) -> Array:
+        """The share of the elements of each row of the last forward that are right."""
+        last = self._need("right_rows was called")
+        right: Array = last.positive == (last.target > 0.5)
+        of_rows: Array = right.reshape(len(right), -1).mean(axis=1)
+        return of_rows

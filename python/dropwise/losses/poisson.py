@@ -85,6 +85,13 @@ class HalfPoissonDeviance(BuiltInLoss[_LogMeans]):
         self._last = None
         y_pred = as_scores(y_pred)
         y, shares = self._arguments(y, y_pred.shape, sample_weight)
+        losses, record = self._compute(y_pred, y, shares)
+        with np.errstate(all="ignore"):
+            value = mean_of_rows(losses, shares)
+        self._last = record
+        return value
+
+    def _compute(self, y_pred: Array, y: Array, shares: Array | None) -> tuple[Array, _LogMeans]:
         scores = y_pred.astype(wide_dtype(y_pred.dtype), copy=False)
         target = y.astype(scores.dtype, copy=False)
         with np.errstate(all="ignore"):
@@ -92,9 +99,7 @@ class HalfPoissonDeviance(BuiltInLoss[_LogMeans]):
             losses = target * (np.log(np.where(target > 0, target, 1)) - scores)
             losses[target == 0] = 0  # also of an infinite score
             losses += mean - target
-            value = mean_of_rows(losses, shares)
-        self._last = _LogMeans(mean, target, shares, y_pred.dtype)
-        return value
+        return losses, _LogMeans(mean, target, shares, y_pred.dtype)
 
     def _arguments(
         self, y: Any, shape: tuple[int, ...], sample_weight: Any

@@ -50,6 +50,18 @@ class ScaledLoss:
             return float(self.factor * loss.forward(y_pred, y))
         return float(self.factor * loss.forward(y_pred, y, sample_weight=sample_weight))
 
+    def forward_part(self, y_pred: ArrayLike, y: ArrayLike, shares: Array) -> Array:
+        """``factor * loss.forward_part(y_pred, y, shares)``, of a loss that has it."""
+        loss: Any = self.loss
+        of_rows: Array = self.factor * loss.forward_part(y_pred, y, shares)
+        return of_rows
+
+    def right_rows(self) -> Array | None:
+        """That of `loss`."""
+        loss: Any = self.loss
+        right: Array | None = loss.right_rows()
+        return right
+
     def backward(self) -> Array:
         """The gradient with respect to `y_pred`."""
         gradient: Array = self.loss.backward()

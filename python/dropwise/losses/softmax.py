@@ -111,12 +111,20 @@ class SoftmaxCrossEntropy(BuiltInLoss[_Pass]):
         self._last = None
         y_pred = as_scores(y_pred)
         y, shares = self._arguments(y, y_pred.shape, sample_weight)
+        losses, record = self._compute(y_pred, y, shares)
+        value = mean_of_rows(losses, shares)
+        self._last = record
+        return value
+
+    def _compute(self, y_pred: Array, y: Array, shares: Array | None) -> tuple[Array, _Pass]:
         scores = np.ascontiguousarray(y_pred, wide_dtype(y_pred.dtype))
         compute = _of_classes if y.ndim == 1 and has_kernel(scores.dtype) else _of_probabilities
         losses, probabilities, target, right = compute(scores, y)
-        value = mean_of_rows(losses, shares)
-        self._last = _Pass(probabilities, target, right, shares, y_pred.dtype)
-        return value
+        return losses, _Pass(probabilities, target, right, shares, y_pred.dtype)
+
+    def right_rows(self) -> Array | None:
+        """Whether each row of the last forward is right."""
+        return self._need("right_rows was called").right
 
     def _arguments(
         self, y: Any, shape: tuple[int, ...], sample_weight: Any

@@ -81,17 +81,22 @@ class MeanSquaredError(BuiltInLoss[_Difference]):
         """
         self._last = None
         y_pred = as_scores(y_pred)
-        given, dtype = y_pred.dtype, wide_dtype(y_pred.dtype)
         y, shares = self._arguments(y, y_pred.shape, sample_weight)
+        losses, record = self._compute(y_pred, y, shares)
+        with np.errstate(all="ignore"):
+            value = mean_of_rows(losses, shares)
+        if not math.isfinite(value):  # a bad target always leads here
+            check_finite(y, "y")
+        self._last = record
+        return value
+
+    def _compute(self, y_pred: Array, y: Array, shares: Array | None) -> tuple[Array, _Difference]:
+        given, dtype = y_pred.dtype, wide_dtype(y_pred.dtype)
         with np.errstate(all="ignore"):
             if y.dtype.kind == "V" or dtype != given:
                 y_pred, y = y_pred.astype(dtype, copy=False), y.astype(dtype)
             difference: Array = np.subtract(y_pred, y, dtype=dtype)
-            value = mean_of_rows(np.square(difference), shares)
-        if not math.isfinite(value):  # a bad target always leads here
-            check_finite(y, "y")
-        self._last = _Difference(difference, shares, given)
-        return value
+            return np.square(difference), _Difference(difference, shares, given)
 
     def check(
         self, y: ArrayLike, shape: tuple[int, ...], sample_weight: ArrayLike | None = None

@@ -65,7 +65,8 @@ def scatter_columns(values: Array, columns: Columns | None, width: int) -> Array
 class ProductChain:
     """Products that are computed in one call, and what has to follow them."""
 
-    def __init__(self) -> None:
+    def __init__(self, block_rows: int = 0) -> None:
+        self._block_rows = block_rows
         self._products: list[Product] = []
         self._callbacks: list[Callable[[], None]] = []
 
@@ -80,14 +81,14 @@ class ProductChain:
     def compute(self) -> None:
         """Compute all products that were appended, then call the callbacks in order."""
         if self._products:
-            active().multiply(self._products)
+            active().multiply(self._products, self._block_rows)
             self._products = []
         for callback in self._callbacks:
             callback()
         self._callbacks = []
 
 
-_NOTHING: Array = np.empty((0, 0))
+NOTHING: Array = np.empty((0, 0))  # in the place of an array that is not there now
 
 
 @dataclass(slots=True)
@@ -122,14 +123,14 @@ class BlockWorkspace(Workspace):
     def release(self) -> None:
         """Hold no array that is not the workspace's own."""
         if (forward := self.forward) is not None:
-            forward.product.a = forward.product.out = _NOTHING
+            forward.product.a = forward.product.out = NOTHING
         if (backward := self.backward) is not None:
             for product in backward.sums:
-                product.b = _NOTHING
+                product.b = NOTHING
             if backward.x1 is None:
-                backward.sums[0].a = _NOTHING
+                backward.sums[0].a = NOTHING
             if backward.input_gradient is not None:
-                backward.input_gradient.a = backward.input_gradient.out = _NOTHING
+                backward.input_gradient.a = backward.input_gradient.out = NOTHING
 
 
 @dataclass(slots=True)
@@ -283,9 +284,9 @@ class FusedDense:
             passed = workspace.array("passed", ((math.prod(shape) + 7) >> 3,), np.uint8)
         rescale = mask is None and noise is not None and noise.scale != 1.0
         product = Product(
-            _NOTHING,
+            NOTHING,
             weight,
-            _NOTHING,
+            NOTHING,
             bias,
             relu=self.relu is not None,
             skip="a" if dense.skip_zeros else "",
@@ -408,20 +409,20 @@ class FusedDense:
             # With a column of ones in x, reading dz once gives both.
             x1 = step.workspace.array("x1", (inputs + 1, rows), x.values.dtype)
             x1[-1] = 1
-            sums = [Product(x1, _NOTHING, gradients, skip=skip, over_rows=True)]
+            sums = [Product(x1, NOTHING, gradients, skip=skip, over_rows=True)]
         else:
             ones = step.workspace.array("ones", (1, rows), x.values.dtype)
             ones[...] = 1
             sums = [
-                Product(_NOTHING, _NOTHING, gradients[:-1], skip=skip, over_rows=True),
-                Product(ones, _NOTHING, gradients[-1:], over_rows=True),
+                Product(NOTHING, NOTHING, gradients[:-1], skip=skip, over_rows=True),
+                Product(ones, NOTHING, gradients[-1:], over_rows=True),
             ]
         input_gradient = None
         if step.input_grad:
             input_gradient = Product(
-                _NOTHING,
+                NOTHING,
                 weight.T,
-                _NOTHING,
+                NOTHING,
                 skip="a" if dense.skip_zeros else "",
                 temporary=temporary and step.previous is not None,
             )

@@ -36,6 +36,18 @@ class Data(NamedTuple):
     y: Array
     weight: NDArray[np.float64] | None
 
+    def take(self, rows: Any, workspace: Workspace) -> Data:
+        """These rows, a slice or an array of indices; a later call may overwrite their x."""
+        x, y, weight = self.x, self.y, self.weight
+        if not isinstance(x, np.ndarray):
+            x_taken = x[rows].toarray()
+        elif isinstance(rows, slice):
+            x_taken = x[rows]
+        else:
+            x_taken = workspace.array("x", (len(rows), *x.shape[1:]), x.dtype)
+            x.take(rows, 0, x_taken, "clip")
+        return Data(x_taken, y[rows], None if weight is None else weight[rows])
+
     def batches(
         self, size: int, order: NDArray[np.int64] | None, workspace: Workspace
     ) -> Iterator[Data]:
@@ -43,19 +55,9 @@ class Data(NamedTuple):
 
         The next batch may overwrite the x of this one.
         """
-        x, y, weight = self.x, self.y, self.weight
-        is_sparse = not isinstance(x, np.ndarray)
-        for start in range(0, x.shape[0], size):
+        for start in range(0, self.x.shape[0], size):
             rows: Any = slice(start, start + size)
-            if order is not None:
-                rows = order[rows]
-            if is_sparse or order is None:
-                x_batch = x[rows].toarray() if is_sparse else x[rows]
-                yield Data(x_batch, y[rows], None if weight is None else weight[rows])
-                continue
-            x_batch = workspace.array("x", (len(rows), *x.shape[1:]), x.dtype)
-            np.take(x, rows, axis=0, out=x_batch, mode="clip")
-            yield Data(x_batch, y[rows], None if weight is None else weight[rows])
+            yield self.take(rows if order is None else order[rows], workspace)
 
 
 def check_has(part: object, name: str, *methods: str) -> None:
@@ -71,6 +73,8 @@ def checked_data(
     loss: Loss,
     sample_weight: ArrayLike | None = None,
     class_weight: Mapping[int, float] | str | None = None,
+    *,
+    may_be_empty: bool = False,
 ) -> Data:
     """The data, in the network's dtype, once all of it is known to fit the network and the loss."""
     check_has(loss, "loss", "forward", "backward")
@@ -80,10 +84,13 @@ def checked_data(
     rows = np.ascontiguousarray(rows)  # else `take` would copy all of it for each batch
     targets = _arguments.as_plain_array(y, "y")
     n = len(rows)
-    if targets.ndim == 0 or len(targets) != n or n == 0:
+    if targets.ndim == 0 or len(targets) != n or (n == 0 and not may_be_empty):
         m = len(targets) if targets.ndim else "none"
         raise ValueError(f"x and y must have the same number of rows, got {n} and {m}")
     weight = None
+    if n == 0:
+        weighted = sample_weight is not None or class_weight is not None
+        return Data(rows, targets, np.empty(0) if weighted else None)
     if sample_weight is not None:
         weight = _arguments.as_weights(sample_weight, n)
     if class_weight is not None:
@@ -99,7 +106,11 @@ def checked_data(
 
 
 def checked_validation_data(
-    network: TakesRows, validation_data: Sequence[ArrayLike], loss: Loss
+    network: TakesRows,
+    validation_data: Sequence[ArrayLike],
+    loss: Loss,
+    *,
+    may_be_empty: bool = False,
 ) -> Data:
     """The same for ``(x, y)`` or ``(x, y, sample_weight)``."""
     wanted = "validation_data must be (x, y) or (x, y, sample_weight)"
@@ -108,7 +119,8 @@ def checked_validation_data(
     if len(validation_data) not in (2, 3):
         raise ValueError(f"{wanted}, got {len(validation_data)} elements")
     x, y, *weights = validation_data
-    return checked_data(network, x, y, loss, weights[0] if weights else None)
+    weight = weights[0] if weights else None
+    return checked_data(network, x, y, loss, weight, may_be_empty=may_be_empty)
 
 
 def _weights_by_class(y: Array, class_weight: Mapping[int, float] | str) -> NDArray[np.float64]:

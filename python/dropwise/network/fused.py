@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from dropwise.network.blocks import (
     ProductChain,
     SingleLayer,
 )
+from dropwise.network.replay import Replay, can_replay
 
 # Rows that inference computes at a time: their hidden values stay in cache.
 ROWS_AT_ONCE = 1024
@@ -82,26 +84,45 @@ def _can_fuse(dropout: Dropout) -> bool:
     return noise is None or (len(noise) > 1 and noise[-1] != 1 and set(noise[:-1]) == {1})
 
 
+class PassMemory:
+    """The memory of one pass through the blocks, and what is prepared for the next one."""
+
+    __slots__ = ("replay", "workspaces")
+
+    def __init__(self, n_blocks: int) -> None:
+        self.workspaces = [BlockWorkspace() for _ in range(n_blocks)]
+        self.replay: Replay | None = None
+
+    def release(self) -> None:
+        """Hold no array that is not the memory's own."""
+        if self.replay is not None:
+            self.replay.release()
+            return
+        for workspace in self.workspaces:
+            workspace.release()
+
+
 class NetworkPass:
     """What a forward of a network leaves for its backward, and the memory in which that lies.
 
     When nobody holds it any more, the memory goes back to the network for its next forward.
     """
 
-    __slots__ = ("_spare", "dtype", "records", "shape", "workspaces")
+    __slots__ = ("_spare", "block_rows", "dtype", "memory", "records", "shape", "training")
 
-    def __init__(self, workspaces: list[BlockWorkspace], spare: list[list[BlockWorkspace]]) -> None:
-        self.workspaces = workspaces
+    def __init__(self, memory: PassMemory, spare: list[PassMemory]) -> None:
+        self.memory = memory
         self._spare = spare
+        self.training = False
         self.records: list[Any] = []  # of each block
+        self.block_rows = 0  # of the products: there, each vector of features is a row
         self.shape: tuple[int, ...] = ()  # of the result
         self.dtype: np.dtype[Any] = np.dtype(np.float64)
 
     def __del__(self) -> None:
-        for workspace in self.workspaces:
-            workspace.release()
+        self.memory.release()
         if len(self._spare) < _SPARE:
-            self._spare.append(self.workspaces)
+            self._spare.append(self.memory)
 
 
 class FusedLayers:
@@ -114,31 +135,58 @@ class FusedLayers:
     def __init__(self, layers: Sequence[Layer]) -> None:
         self.layers = tuple(layers)
         self.blocks = split_into_blocks(layers)
+        fused = [block for block in self.blocks if isinstance(block, FusedDense)]
+        self._all_fused = fused if len(fused) == len(self.blocks) else None
         self.dense = tuple(layer for layer in layers_within(self) if isinstance(layer, Dense))
-        self._spare: list[list[BlockWorkspace]] = []
+        self._spare: list[PassMemory] = []
         self._without_dropout: dict[int, FusedLayers] = {}
 
-    def _workspaces(self) -> list[BlockWorkspace]:
-        """A workspace for each block: those of a pass that is gone, or new ones."""
+    def _new_pass(self) -> NetworkPass:
+        """A pass with the memory of one that is gone, or new memory."""
         try:
-            return self._spare.pop()
+            memory = self._spare.pop()
         except IndexError:
-            return [BlockWorkspace() for _ in self.blocks]
+            memory = PassMemory(len(self.blocks))
+        return NetworkPass(memory, self._spare)
 
-    def forward(self, x: Array, context: RunContext) -> tuple[Array, NetworkPass | None]:
-        """The output of all blocks, and what ``backward`` needs if the context says so."""
-        return self.forward_from(0, self._apart(x) if context.keep_records else x, context)
-
-    def forward_from(
-        self, start: int, x: Array, context: RunContext
+    def forward(
+        self, x: Array, context: RunContext, last: NetworkPass | None = None
     ) -> tuple[Array, NetworkPass | None]:
-        """The same for the blocks from `start` on."""
-        this = NetworkPass(self._workspaces(), self._spare)
-        y = self._run(x, range(start, len(self.blocks)), context, this)
+        """The output of all blocks, and what ``backward`` needs if the context says so.
+
+        `last` is a pass that only the caller holds, and needs no longer.
+        """
         if not context.keep_records:
-            return y, None
-        this.shape, this.dtype = y.shape, y.dtype
+            return self.forward_from(0, x, context), None
+        x = self._apart(x)
+        this = self._new_pass() if last is None else last
+        y = self._run(x, range(len(self.blocks)), context, this)
+        this.shape, this.dtype, this.training = y.shape, y.dtype, context.training
         return y, this
+
+    def forward_again(self, x: Array, last: NetworkPass) -> Array | None:
+        """The output of a training run like `last`, which becomes what this run leaves.
+
+        None if this run is another: nothing has changed then.
+        """
+        replay = last.memory.replay
+        return None if replay is None else replay.forward(self._apart(x))
+
+    def forward_from(self, start: int, x: Array, context: RunContext) -> Array:
+        """The output of the blocks from `start` on, of which nothing is kept."""
+        return self._run(x, range(start, len(self.blocks)), context, self._new_pass())
+
+    @property
+    def heeds_block_rows(self) -> bool:
+        """Whether all products of a run are computed in the blocks that its context asks for.
+
+        Those of layers that run by themselves are not.
+        """
+        return all(
+            isinstance(block, FusedDense)
+            or (isinstance(block.layer, _ELEMENTWISE) and is_registered(block.layer))
+            for block in self.blocks
+        )
 
     def without_dropout(self, i: int) -> FusedLayers:
         """The layers of block `i`, a fused one, before its dropout."""
@@ -153,7 +201,7 @@ class FusedLayers:
     def infer(self, x: Array, stop: int) -> Array:
         """The output of the blocks before `stop` at inference, computed some rows at a time."""
         context = RunContext(False, keep_records=False)
-        this = NetworkPass(self._workspaces(), self._spare)
+        this = self._new_pass()
         parts = []
         for start in range(0, max(1, len(x)), ROWS_AT_ONCE):
             rows = x[start : start + ROWS_AT_ONCE]
@@ -162,15 +210,18 @@ class FusedLayers:
 
     def _run(self, x: Array, indices: range, context: RunContext, this: NetworkPass) -> Array:
         """Run these blocks, and keep their records if the context says so."""
+        this.memory.replay = None
+        this.records = []
         activations = Activations(x)
-        run = ForwardRun(context, ProductChain())
+        this.block_rows = context.block_rows * math.prod(x.shape[1:-1])
+        run = ForwardRun(context, ProductChain(this.block_rows))
         for i in indices:
             # A fused block needs its input no longer than until its backward, so the workspace will
             # do.  Other layers, and the caller, may keep what they are given.
             last = i + 1 == indices.stop
             own_memory = last or not isinstance(self.blocks[i + 1], FusedDense)
             activations, record = self.blocks[i].forward(
-                activations, run, this.workspaces[i], own_memory
+                activations, run, this.memory.workspaces[i], own_memory
             )
             if context.keep_records:
                 this.records.append(record)
@@ -184,15 +235,23 @@ class FusedLayers:
             while first < len(self.blocks) and not self.blocks[first].has_parameters:
                 first += 1
         records = this.records
-        gradient: Array | None = self._apart(dy)
-        masked, chain = False, ProductChain()
+        dy = self._apart(dy)
+        gradient: Array | None = dy
+        memory = this.memory
+        replay, memory.replay = memory.replay, None
+        masked, chain = False, ProductChain(this.block_rows)
         try:
+            if replay is not None and not input_grad and replay.backward(dy):
+                memory.replay = replay
+                return None
             for i in range(len(self.blocks) - 1, first - 1, -1):
                 block = self.blocks[i]
                 fused_before = i > 0 and isinstance(self.blocks[i - 1], FusedDense)
                 previous = records[i - 1] if fused_before else None
                 wanted = input_grad or i > first
-                step = BackwardStep(records[i], previous, masked, wanted, this.workspaces[i], chain)
+                step = BackwardStep(
+                    records[i], previous, masked, wanted, memory.workspaces[i], chain
+                )
                 assert gradient is not None
                 gradient = block.backward(gradient, step)
                 masked = fused_before and isinstance(block, FusedDense)
@@ -201,7 +260,16 @@ class FusedLayers:
             for dense in self.dense:
                 dense.leave_gradients()
             raise
-        return gradient if input_grad else None
+        if input_grad:
+            return gradient
+        if (
+            self._all_fused
+            and this.training
+            and not this.block_rows
+            and can_replay(records, memory.workspaces)
+        ):
+            memory.replay = Replay(self._all_fused, records, memory.workspaces)
+        return None
 
     def _apart(self, x: Array) -> Array:
         """`x`, or a copy if a backward that reads it would write to it."""

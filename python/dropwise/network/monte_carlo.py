@@ -52,12 +52,30 @@ def predict_mc(
     first_row: int = 0,
 ) -> tuple[Array, Array]:
     """What ``Sequential.predict_mc`` describes."""
-    start, dropout, x = _before_dropout(network, x)
     context = RunContext(True, keep_records=False, samples=n_samples)
+    moments = sample(network, x, context, transform, first_row)
+    context.commit()
+    return moments
+
+
+def sample(
+    network: FusedLayers,
+    x: Array,
+    context: RunContext,
+    transform: Callable[[Array], Array] | None,
+    first_row: int,
+) -> tuple[Array, Array]:
+    """The mean and deviation of ``context.samples`` samples; the layers stay as they are.
+
+    Rows are computed in blocks that end at multiples of `ROWS_AT_ONCE`, among others, so that a
+    part of a batch that begins at one gives the bits that it has in the whole.
+    """
+    start, dropout, x = _before_dropout(network, x)
+    n_samples = context.samples
     # In the whole batch, row r is there n_samples times from index r * n_samples on.  So a piece of
-    # it can be any run of samples, and how it is cut shows in no result.
+    # it can be any run of samples, and how it is cut shows in no result but by rounding.
     means, stds = [], []
-    rows_at_once = max(1, ROWS_AT_ONCE // n_samples)
+    rows_at_once = 1 << max(1, ROWS_AT_ONCE // n_samples).bit_length() - 1
     for first in range(0, max(1, len(x)), rows_at_once):
         rows = x[first : first + rows_at_once]
         moments = _Moments()
@@ -67,14 +85,13 @@ def predict_mc(
             inputs = np.repeat(rows, n, axis=0)
             if dropout is not None:
                 inputs, _ = dropout._run(inputs, context)
-            y, _ = network.forward_from(start, inputs, context)
+            y = network.forward_from(start, inputs, context)
             y = y if transform is None else np.asarray(transform(y))
             moments.add(y.reshape(len(rows), n, *y.shape[1:]).swapaxes(0, 1))
         mean, std = moments.mean_and_std()
         dtype = y.dtype if y.dtype.kind == "f" else np.float64
         means.append(mean.astype(dtype))
         stds.append(std.astype(dtype))
-    context.commit()
     if len(means) == 1:
         return means[0], stds[0]
     return np.concatenate(means), np.concatenate(stds)

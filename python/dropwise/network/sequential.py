@@ -67,6 +67,10 @@ class Sequential(TrainableNetwork):
         self.layers = tuple(layers)
         check_chain(self.layers)
         self._fused = FusedLayers(self.layers)
+        # Own layers always have parameters, or never; others may change.
+        self._parametric = tuple(
+            layer for layer in self.layers if not is_registered(layer) or layer.has_parameters()
+        )
         self._entry = self._first_dense()
         inner = [layer for layer in layers_within(self) if isinstance(layer, Sequential)]
         self._inner_networks = tuple(inner)
@@ -167,15 +171,25 @@ class Sequential(TrainableNetwork):
         A forward that fails later has taken no stream of any dropout layer (but of one whose
         ``forward`` is your own), and leaves nothing that ``backward`` could use.
         """
+        if training and type(x) is np.ndarray and type(first_row) is int and not first_row:
+            last = self._take_pass()
+            if last is not None:
+                again = self._fused.forward_again(x, last)
+                self.__dict__.setdefault("_pass", last)
+                if again is not None:
+                    return again
         rows = self.check_input(x)
-        first_row = _arguments.as_integer(first_row, "first_row", least=0)
-        self._pass = None  # its memory serves this forward
         context = RunContext(training, keep_records=True)
-        context.first_row = first_row
-        y, record = self._run(rows, context)
+        context.first_row = _arguments.as_integer(first_row, "first_row", least=0)
+        y, this = self._fused.forward(rows, context, self._take_pass())
         context.commit()
-        self._pass = record
+        self._pass = this
         return y
+
+    def _take_pass(self) -> NetworkPass | None:
+        """What the last forward left: of several threads, only one gets it."""
+        taken: NetworkPass | None = self.__dict__.pop("_pass", None)
+        return taken
 
     def check_input(self, x: ArrayLike) -> Array:
         """`x` as an array that the network takes; every method raises the same if it is none.
@@ -193,6 +207,11 @@ class Sequential(TrainableNetwork):
         if self._entry is not None:
             _arguments.check_columns(rows, self._entry.in_features, self._entry)
         return rows
+
+    @property
+    def heeds_block_rows(self) -> bool:
+        """Whether all products of a run are computed in the blocks that its context asks for."""
+        return self._fused.heeds_block_rows
 
     def _run(self, x: Array, context: RunContext) -> tuple[Array, NetworkPass | None]:
         return self._fused.forward(x, context)
@@ -216,9 +235,13 @@ class Sequential(TrainableNetwork):
         ndarray, or None
             The gradient with respect to the `x` of the last forward.
         """
-        if self._pass is None:
+        this = self._take_pass()
+        if this is None:
             raise no_forward("Sequential")
-        return self._gradient(self._pass, dy, input_grad=input_grad)
+        try:
+            return self._gradient(this, dy, input_grad=input_grad)
+        finally:
+            self.__dict__.setdefault("_pass", this)  # unless another thread has been forward
 
     @overload
     def _gradient(self, record: NetworkPass, dy: ArrayLike) -> Array: ...
@@ -314,7 +337,7 @@ class Sequential(TrainableNetwork):
             if dense.gradients_from is not last:
                 self._check_one_by_one()
                 break
-        return [pair for layer in self.layers for pair in layer.parameters()]
+        return [pair for layer in self._parametric for pair in layer.parameters()]
 
     def _check_one_by_one(self) -> None:
         """Raise unless the layers were called one by one since the last backward, all of them."""
@@ -326,11 +349,11 @@ class Sequential(TrainableNetwork):
 
     def parameter_values(self) -> list[Array]:
         """The arrays of `parameters` alone, whatever became of their gradients."""
-        return [p for layer in self.layers for p in layer.parameter_values()]
+        return [p for layer in self._parametric for p in layer.parameter_values()]
 
     def regularization_loss(self) -> float:
         """The sum of the layers' regularisation losses."""
-        return sum(layer.regularization_loss() for layer in self.layers)
+        return sum([layer.regularization_loss() for layer in self._parametric])
 
     # ---- state
 

@@ -14,8 +14,10 @@ from dropwise._backends.protocol import Array
 from dropwise.layers.base import Layer
 from dropwise.losses import Loss
 from dropwise.network import archive, files, training
-from dropwise.network.data import check_has, checked_data, checked_validation_data
+from dropwise.network.data import Data, check_has, checked_data, checked_validation_data
+from dropwise.network.division import as_division
 from dropwise.network.history import Best, Epoch
+from dropwise.network.ranks import Ranks
 from dropwise.optimizers import Optimizer
 
 
@@ -49,6 +51,11 @@ class TrainableNetwork(Layer):
         """Columns of the result; None if the last layers do not say."""
         raise NotImplementedError
 
+    @property
+    def heeds_block_rows(self) -> bool:
+        """Whether all products of a run are computed in the blocks that its context asks for."""
+        raise NotImplementedError
+
     def check_input(self, x: ArrayLike) -> Array:
         """`x` as an array that the network takes; every method raises the same if it is none."""
         raise NotImplementedError
@@ -75,6 +82,10 @@ class TrainableNetwork(Layer):
         checkpoint: str | os.PathLike[str] | None = None,
         every: int = 1,
         progress: bool = True,
+        comm: Any = None,
+        exact: bool = True,
+        sharded: bool = False,
+        block_rows: int | None = None,
     ) -> list[Epoch]:
         """Train for `epochs` further epochs.
 
@@ -115,6 +126,21 @@ class TrainableNetwork(Layer):
             Epochs from one checkpoint to the next.
         progress : bool
             Show a progress bar, if tqdm is installed.
+        comm : communicator of mpi4py, optional
+            All its ranks call `fit` together, with the same network and arguments, and share out
+            the rows of each batch (`docs/scale.md`).  The first rank shows progress and writes
+            checkpoints.
+        exact : bool
+            Any number of ranks ends in the same bits.  False: they end in the same values to
+            rounding, with less to send.
+        sharded : bool
+            `x`, `y` and validation data are this rank's own rows, perhaps none, and the other ranks
+            have others; `exact` is then off.  A batch of `batch_size` rows has the same part of
+            the rows of each rank, which are shuffled there.
+        block_rows : int, optional
+            A multiple of 8: compute gradients for so many rows of a batch at a time, and add them
+            up in an order that follows from the number of rows alone.  With `comm` it is 256,
+            without it off, unless given.
 
         Returns
         -------
@@ -125,10 +151,22 @@ class TrainableNetwork(Layer):
         Raises
         ------
         TypeError, ValueError
-            If an argument does not fit.  Nothing has changed then.
+            If an argument does not fit, or ranks differ in what decides the result; the message
+            says in what.  Nothing has changed then.
         FloatingPointError
             If a loss is not finite.  The update that would follow is not made; the message says in
             which epoch and batch that was, and whether the parameters are finite.
+
+        Notes
+        -----
+        The bits of exact mode are those of one process with ``block_rows=256``, for one backend,
+        instruction set and kind of CPU.  Without `exact`, gradients are added up in another order:
+        the parameters after a step differ by a few units of the last place of its gradients (in
+        float32 by less than 1e-5 of the largest one), and training goes on from there.
+
+        With more than one rank, an error in one of them is printed and ends the job
+        (``comm.Abort``), since the others would wait for ever; errors that all ranks have alike are
+        raised.  Losses have to be means over rows, and layers those of this package.
 
         See Also
         --------
@@ -149,8 +187,16 @@ class TrainableNetwork(Layer):
             restore_best=restore_best,
             checkpoint=checkpoint,
             every=every,
+            comm=comm,
+            exact=exact,
+            sharded=sharded,
+            block_rows=block_rows,
         )
-        return training.collect_epochs(run, epochs, progress)
+        if comm is None:
+            return training.collect_epochs(run, epochs, progress)
+        ranks = Ranks(comm)
+        with ranks.ending_all():
+            return training.collect_epochs(run, epochs, progress and ranks.is_first)
 
     def iter_fit(
         self,
@@ -169,6 +215,10 @@ class TrainableNetwork(Layer):
         restore_best: bool = False,
         checkpoint: str | os.PathLike[str] | None = None,
         every: int = 1,
+        comm: Any = None,
+        exact: bool = True,
+        sharded: bool = False,
+        block_rows: int | None = None,
     ) -> Iterator[Epoch]:
         """Train as `fit` does, giving the figures after each epoch; stop by leaving the loop.
 
@@ -185,27 +235,40 @@ class TrainableNetwork(Layer):
         ------
         Epoch
         """
-        check_has(optimizer, "optimizer", "step")
+        division = as_division(comm, exact, sharded, block_rows)
         as_integer = _arguments.as_integer
-        settings = training.Settings(
-            loss,
-            optimizer,
-            as_integer(epochs, "epochs", least=0),
-            None if batch_size is None else as_integer(batch_size, "batch_size", least=1),
-            bool(shuffle),
-            None if patience is None else as_integer(patience, "patience", least=1),
-            bool(restore_best),
-            checkpoint,
-            as_integer(every, "every", least=1),
-        )
-        if checkpoint is not None:
-            files.check_savable(self, optimizer)
-            archive.check_place(checkpoint)
-        data = checked_data(self, x, y, loss, sample_weight, class_weight)
-        validation = None
-        if validation_data is not None:
-            validation = checked_validation_data(self, validation_data, loss)
-        return training.train_epochs(self, data, validation, settings)
+
+        def checked() -> tuple[training.Settings, Data, Data | None]:
+            check_has(optimizer, "optimizer", "step")
+            settings = training.Settings(
+                loss,
+                optimizer,
+                as_integer(epochs, "epochs", least=0),
+                None if batch_size is None else as_integer(batch_size, "batch_size", least=1),
+                bool(shuffle),
+                None if patience is None else as_integer(patience, "patience", least=1),
+                bool(restore_best),
+                checkpoint,
+                as_integer(every, "every", least=1),
+                division,
+            )
+            if checkpoint is not None:
+                files.check_savable(self, optimizer)
+                if division is None or division.ranks.is_first:
+                    archive.check_place(checkpoint)
+            may_be_empty = division is not None and division.sharded
+            options: Any = {"may_be_empty": may_be_empty}
+            data = checked_data(self, x, y, loss, sample_weight, class_weight, **options)
+            validation = None
+            if validation_data is not None:
+                validation = checked_validation_data(self, validation_data, loss, **options)
+            return settings, data, validation
+
+        if division is None:
+            settings, data, validation = checked()
+            return training.train_epochs(self, data, validation, settings)
+        settings, data, validation = division.begin(self, checked)
+        return division.run(training.train_epochs(self, data, validation, settings))
 
     def evaluate(
         self, x: ArrayLike, y: ArrayLike, *, loss: Loss, sample_weight: ArrayLike | None = None

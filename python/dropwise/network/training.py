@@ -6,13 +6,15 @@ They work on any network that has what `Trainable` lists.
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dropwise._backends.protocol import Array
 from dropwise.losses import Loss, accuracy_of
@@ -39,6 +41,23 @@ class Trainable(files.Savable, Protocol):
     def regularization_loss(self) -> float: ...
 
 
+class Division(Protocol):
+    """How the steps of a training are divided, among blocks of rows and among ranks."""
+
+    block_rows: int
+    exact: bool
+    sharded: bool
+
+    def steps(self, network: Any, data: Data, settings: Settings) -> Iterator[Step]:
+        """The weight of each batch of the next epoch, and its step."""
+
+    def evaluate(self, network: Any, data: Data, loss: Loss) -> tuple[float, float | None]:
+        """What `evaluate` gives."""
+
+    def save(self, save: Callable[[], None]) -> None:
+        """Call `save` in one rank, and return when that is done."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """How to train: arguments of ``Sequential.fit``, which documents them."""
@@ -52,6 +71,7 @@ class Settings:
     restore_best: bool
     checkpoint: str | os.PathLike[str] | None
     every: int
+    division: Division | None = None
 
 
 class StepFigures(NamedTuple):
@@ -60,6 +80,10 @@ class StepFigures(NamedTuple):
     data_loss: float
     regularization_loss: float
     accuracy: float | None
+
+
+# The sum of the weights of a batch, and what updates the parameters by it.
+Step: TypeAlias = "tuple[float, Callable[[], StepFigures]]"
 
 
 def forward_step(network: Trainable, batch: Data, loss: Loss) -> StepFigures:
@@ -71,16 +95,21 @@ def forward_step(network: Trainable, batch: Data, loss: Loss) -> StepFigures:
 def training_step(network: Trainable, batch: Data, loss: Loss, optimizer: Optimizer) -> StepFigures:
     """Update the parameters once, with the gradients of one batch."""
     figures = forward_step(network, batch, loss)
-    if not math.isfinite(figures.data_loss + figures.regularization_loss):
-        finite = all(bool(np.isfinite(p).all()) for p in network.parameter_values())
-        raise FloatingPointError(
-            f"the loss is {figures.data_loss + figures.regularization_loss} "
-            f"(learning rate {optimizer.current_learning_rate:g}); this update was not made, and "
-            f"the parameters are {'finite' if finite else 'not finite'}"
-        )
+    check_finite(figures, network, optimizer)
     network.backward(loss.backward(), input_grad=False)
     optimizer.step(network.parameters())
     return figures
+
+
+def check_finite(figures: StepFigures, network: Trainable, optimizer: Optimizer) -> None:
+    """Raise unless the loss is finite."""
+    loss = figures.data_loss + figures.regularization_loss
+    if not math.isfinite(loss):
+        finite = all(bool(np.isfinite(p).all()) for p in network.parameter_values())
+        raise FloatingPointError(
+            f"the loss is {loss} (learning rate {optimizer.current_learning_rate:g}); this update "
+            f"was not made, and the parameters are {'finite' if finite else 'not finite'}"
+        )
 
 
 def evaluate(network: Trainable, data: Data, loss: Loss) -> tuple[float, float | None]:
@@ -104,6 +133,7 @@ def train_epochs(
     best, network.unfinished = network.unfinished or Best(), None
     if settings.restore_best and not best.parameters:  # of a run that was not to restore them
         best = Best()
+    division = settings.division
     compares = settings.patience is not None or settings.restore_best
     workspace = Workspace()
     written = False  # whether the checkpoint is what this call leaves at its end
@@ -114,20 +144,31 @@ def train_epochs(
         network.epochs_done += 1
         network.history.append(epoch)
         if validation is not None:
-            val_loss, val_accuracy = evaluate(network, validation, settings.loss)
+            look = evaluate if division is None else division.evaluate
+            val_loss, val_accuracy = look(network, validation, settings.loss)
             epoch = replace(epoch, val_loss=val_loss, val_accuracy=val_accuracy)
             network.history[-1] = epoch
         if compares:
             best.see(epoch, network.parameter_values() if settings.restore_best else [])
         written = settings.checkpoint is not None and network.epochs_done % settings.every == 0
         if settings.checkpoint is not None and written:
-            files.save(network, settings.checkpoint, settings.optimizer, best if compares else None)
+            _save(network, settings, best if compares else None)
             written = not compares
         yield epoch
     if settings.restore_best:
         best.restore(network.parameter_values())
     if settings.checkpoint is not None and not written:
-        files.save(network, settings.checkpoint, settings.optimizer)
+        _save(network, settings)
+
+
+def _save(network: Trainable, settings: Settings, best: Best | None = None) -> None:
+    """Write the checkpoint."""
+    assert settings.checkpoint is not None
+    save = functools.partial(files.save, network, settings.checkpoint, settings.optimizer, best)
+    if settings.division is None:
+        save()
+    else:
+        settings.division.save(save)
 
 
 def _has_waited_enough(best: Best, history: list[Epoch], patience: int | None) -> bool:
@@ -137,20 +178,18 @@ def _has_waited_enough(best: Best, history: list[Epoch], patience: int | None) -
 
 def _train_epoch(network: Trainable, data: Data, settings: Settings, workspace: Workspace) -> Epoch:
     """Do a step for each batch; the means of their figures, weighted as the rows are."""
-    n = len(data.x)
-    size = n if settings.batch_size is None else min(settings.batch_size, n)
-    order = None
-    if settings.shuffle and size < n:
-        order = np.random.default_rng([network.shuffle_key, network.epochs_done]).permutation(n)
     learning_rate = settings.optimizer.current_learning_rate
     data_loss = regularization_loss = accuracy = weights = 0.0
     has_accuracy = False
-    for i, batch in enumerate(data.batches(size, order, workspace)):
-        weight = len(batch.x) if batch.weight is None else float(batch.weight.sum())
+    if settings.division is None:
+        steps = _whole_batches(network, data, settings, workspace)
+    else:
+        steps = settings.division.steps(network, data, settings)
+    for i, (weight, step) in enumerate(steps):
         if weight == 0.0:
             continue
         try:
-            figures = training_step(network, batch, settings.loss, settings.optimizer)
+            figures = step()
         except FloatingPointError as error:
             where = f"epoch {network.epochs_done + 1}, batch {i + 1}"
             raise FloatingPointError(f"{where}: {error}") from None
@@ -169,6 +208,33 @@ def _train_epoch(network: Trainable, data: Data, settings: Settings, workspace: 
         accuracy=accuracy / weights if has_accuracy else None,
         learning_rate=learning_rate,
     )
+
+
+def batch_size_of(settings: Settings, rows: int) -> int:
+    """Rows of each batch but the last."""
+    return rows if settings.batch_size is None else min(settings.batch_size, rows)
+
+
+def order_of_rows(
+    network: Trainable, settings: Settings, rows: int, *seed: int
+) -> NDArray[np.int64] | None:
+    """The order of the rows in the next epoch; None: as they are."""
+    if not settings.shuffle or batch_size_of(settings, rows) >= rows:
+        return None
+    rng = np.random.default_rng([network.shuffle_key, network.epochs_done, *seed])
+    return rng.permutation(rows)
+
+
+def _whole_batches(
+    network: Trainable, data: Data, settings: Settings, workspace: Workspace
+) -> Iterator[Step]:
+    """The steps of the next epoch, none of them divided."""
+    n = data.x.shape[0]
+    size, order = batch_size_of(settings, n), order_of_rows(network, settings, n)
+    for batch in data.batches(size, order, workspace):
+        weight = float(len(batch.x) if batch.weight is None else batch.weight.sum())
+        args = network, batch, settings.loss, settings.optimizer
+        yield weight, functools.partial(training_step, *args)
 
 
 def collect_epochs(epochs: Iterator[Epoch], total: int, progress: bool) -> list[Epoch]:

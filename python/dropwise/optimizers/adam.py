@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dropwise import _updates
+from dropwise._backends import active
 from dropwise.optimizers.base import Move, Number, Optimizer
 
 # A smaller epsilon vanishes beside float32 numbers, and a gradient that was always 0 gives 0 / 0.
@@ -70,6 +71,7 @@ class Adam(Optimizer):
             weight_decay=self.weight_decay,
         )
 
-    def _update(self, move: Move, scalars: Any) -> None:
-        mean, square = move.arrays["mean"], move.arrays["square"]
-        _updates.adam(move.flat, move.gradient, mean, square, scalars, move.master)
+    def _update(self, moves: list[Move], scalars: Any) -> None:
+        step = active().adam_step
+        for _, _, flat, gradient, arrays, _, master in moves:
+            step(flat, gradient, arrays["mean"], arrays["square"], scalars, master)

@@ -62,15 +62,16 @@ class _Plan:
     ids: list[tuple[int, int]] = field(init=False)
     lasts: bool = field(init=False)  # no array is a copy that was made for this step
     masters: list[tuple[Array, Array]] = field(init=False)  # parameters of 16 bits, master copies
+    copied: list[Move] = field(init=False)  # those whose parameters follow after the rule
 
     def __post_init__(self) -> None:
         self.ids = [(id(move.p), id(move.g)) for move in self.moves]
         self.masters = [
             (move.p, move.arrays["master"]) for move in self.moves if "master" in move.arrays
         ]
-        self.lasts = all(
-            move.in_place
-            and isinstance(move.g, np.ndarray)
+        self.copied = [move for move in self.moves if not move.in_place]
+        self.lasts = not self.copied and all(
+            isinstance(move.g, np.ndarray)
             and (move.g.size == 0 or np.may_share_memory(move.g, move.gradient))
             for move in self.moves
         )
@@ -140,7 +141,8 @@ class Optimizer:
         parameter is the master copy rounded.  Where a parameter was changed from outside, the
         master copy starts again from it.
         """
-        self._check_whole()
+        if self._torn:
+            self._check_whole()
         pairs = list(parameters)
         try:
             ids = [(id(p), id(g)) for p, g in pairs]
@@ -155,11 +157,10 @@ class Optimizer:
         scalars = self._scalars()
         # From here on nothing is refused.
         self._companions, self._plan, self._torn = plan.companions, plan, True
-        for move in plan.moves:
-            self._update(move, scalars)
-            if not move.in_place:
-                with np.errstate(all="ignore"):
-                    move.p[...] = move.flat.reshape(move.p.shape)
+        self._update(plan.moves, scalars)
+        for move in plan.copied:
+            with np.errstate(all="ignore"):
+                move.p[...] = move.flat.reshape(move.p.shape)
         self.iterations += 1
         self._torn = False
 
@@ -217,8 +218,8 @@ class Optimizer:
         """The numbers of the next step."""
         raise NotImplementedError
 
-    def _update(self, move: Move, scalars: Any) -> None:
-        """Apply the rule to one parameter."""
+    def _update(self, moves: list[Move], scalars: Any) -> None:
+        """Apply the rule to each parameter."""
         raise NotImplementedError
 
     # ---- state

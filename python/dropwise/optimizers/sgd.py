@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from dropwise import _updates
+from dropwise._backends import active
 from dropwise.optimizers.base import Move, Number, Optimizer
 
 
@@ -71,6 +72,7 @@ class SGD(Optimizer):
             self.current_learning_rate, self.momentum, self.nesterov, self.weight_decay
         )
 
-    def _update(self, move: Move, scalars: Any) -> None:
-        velocity = move.arrays.get("velocity")
-        _updates.sgd(move.flat, move.gradient, velocity, scalars, move.master)
+    def _update(self, moves: list[Move], scalars: Any) -> None:
+        step = active().sgd_step
+        for _, _, flat, gradient, arrays, _, master in moves:
+            step(flat, gradient, arrays.get("velocity"), scalars, master)

@@ -340,9 +340,10 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
         """Probabilities or values, [B, outputs], for rows that were checked."""
         return OUTPUT_ACTIVATIONS[self._out_activation](self._scores(X))
 
-    def _sample(self, X: Any, n_samples: Any) -> tuple[Array, Array]:
+    def _sample(self, X: Any, n_samples: Any, first_row: Any = 0) -> tuple[Array, Array]:
         """Mean and standard deviation of predictions over masks, [B, outputs] each."""
         n_samples = check_scalar(n_samples, "the number of samples", Integral, min_val=1)
+        first_row = check_scalar(first_row, "first_row", Integral, min_val=0)
         if not self._architecture.has_dropout:
             warnings.warn(
                 "the network has no dropout: all samples are the same, and their standard "
@@ -355,7 +356,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
                 rows,
                 n_samples,
                 transform=OUTPUT_ACTIVATIONS[self._out_activation],
-                first_row=start,
+                first_row=first_row + start,
             )
             for start, rows in self._dense_parts(X)
         ]

@@ -354,7 +354,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # no types
         with np.errstate(divide="ignore"):
             return np.log(self.predict_proba(X, mc_samples))
 
-    def predict_mc(self, X: Any, n_samples: int = 100) -> tuple[Array, Array]:
+    def predict_mc(
+        self, X: Any, n_samples: int = 100, *, first_row: int = 0
+    ) -> tuple[Array, Array]:
         """Mean and standard deviation of the probabilities over random masks.
 
         Parameters
@@ -362,6 +364,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # no types
         X : array-like or sparse matrix, shape (n_samples, n_features)
         n_samples : int
             How many masks for each row.
+        first_row : int
+            Where in a larger `X` these rows are: they get the masks that they have there.
 
         Returns
         -------
@@ -371,7 +375,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # no types
         -----
         The masks follow from the state of the training: the same call gives the same result.
         """
-        mean, std = self._sample(self._checked_rows(X), n_samples)
+        mean, std = self._sample(self._checked_rows(X), n_samples, first_row)
         if self.n_outputs_ == 1:
             std = np.hstack([std, std])
         return self._by_class(mean), std

@@ -305,7 +305,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]  # no types
             return self.predict_mc(X, mc_samples)
         return self._one_column(self._predictions(self._checked_rows(X)))
 
-    def predict_mc(self, X: Any, n_samples: int = 100) -> tuple[Array, Array]:
+    def predict_mc(
+        self, X: Any, n_samples: int = 100, *, first_row: int = 0
+    ) -> tuple[Array, Array]:
         """Mean and standard deviation of the values over random masks.
 
         Parameters
@@ -313,6 +315,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]  # no types
         X : array-like or sparse matrix, shape (n_samples, n_features)
         n_samples : int
             How many masks for each row.
+        first_row : int
+            Where in a larger `X` these rows are: they get the masks that they have there.
 
         Returns
         -------
@@ -322,7 +326,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]  # no types
         -----
         The masks follow from the state of the training: the same call gives the same result.
         """
-        mean, std = self._sample(self._checked_rows(X), n_samples)
+        mean, std = self._sample(self._checked_rows(X), n_samples, first_row)
         return self._one_column(mean), self._one_column(std)
 
     def _one_column(self, values: Array) -> Array:

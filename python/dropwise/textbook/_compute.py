@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dropwise import _arrays, functional
 from dropwise._backends.protocol import Array
@@ -98,6 +99,17 @@ def sigmoid(x: Array) -> Array:
     y *= half
     y += half
     return y
+
+
+def sigmoid_gradient(y: Array, dy: ArrayLike) -> Array:
+    """``dy * (1 - y) * y``, where `y` is what `sigmoid` gave."""
+    if y.size > FEW_ELEMENTS and type(dy) is _ndarray and dy.shape == y.shape:
+        return _arrays.sigmoid_gradient(y, dy)
+    one = numbers(y.dtype)[2]
+    dx: Array = one - y
+    dx *= y
+    dx = dx * dy
+    return dx
 
 
 def softmax(x: Array) -> Array:

@@ -19,6 +19,7 @@ from dropwise.textbook._compute import (
     numbers,
     product,
     sigmoid,
+    sigmoid_gradient,
     softmax,
     weight_gradients,
 )
@@ -196,11 +197,7 @@ class Sigmoid(_Layer):
         out = self.out
         if out is None:
             raise RuntimeError("Sigmoid: backward was called before forward")
-        one: Any = numbers(out.dtype)[2]
-        dx: Array = one - out
-        dx *= out
-        dx = dx * dout
-        return dx
+        return sigmoid_gradient(out, dout)
 
 
 class Affine(_Layer):

@@ -8,8 +8,10 @@ import numpy as np
 
 from dropwise._backends.numba import elements, losses, masks, optimizers
 from dropwise._backends.numba.elements import flat
-from dropwise._backends.numba.products import multiply
+from dropwise._backends.numba.products import multiply, multiply_by_blocks
 from dropwise._backends.protocol import Array, Bits, Product
+
+_PIECE = 1 << 26  # elements
 
 
 def _signed(word: int) -> int:
@@ -23,6 +25,15 @@ def _threshold(rate: float) -> tuple[int, int]:
     return threshold >> 64, _signed(threshold & (2**64 - 1))
 
 
+def _pieces(n: int) -> list[tuple[int, int, slice]]:
+    """Where pieces of `n` elements begin and end, and their bytes of a mask.
+
+    Between two calls of kernels Python handles signals; none takes longer than half a second.
+    """
+    ends = [*range(_PIECE, n, _PIECE), n]
+    return [(b, e, slice(b // 8, (e + 7) // 8)) for b, e in zip([0, *ends], ends, strict=False)]
+
+
 class NumbaBackend:
     """The functions of the protocol in kernels built by Numba and products by NumPy's BLAS."""
 
@@ -32,8 +43,9 @@ class NumbaBackend:
         self, bits: Bits, n: int, rate: float, key: int, stream: int, offset: int
     ) -> None:
         no_array = np.empty(0, np.float32)
-        spec = (*_threshold(rate), _signed(key), stream, _signed(offset))
-        masks.dropout(no_array, no_array, bits, n, 1.0, spec)
+        for begin, end, bytes_ in _pieces(n):
+            spec = (*_threshold(rate), _signed(key), stream, _signed(offset + begin))
+            masks.dropout(no_array, no_array, bits[bytes_], end - begin, 1.0, spec)
 
     def mask_box(
         self,
@@ -65,20 +77,30 @@ class NumbaBackend:
     ) -> None:
         if bits is None:
             bits = np.empty(0, np.uint8)
-        spec = (*_threshold(rate), _signed(key), stream, _signed(offset))
-        masks.dropout(flat(x), flat(out), bits, x.size, scale, spec)
+        x, out = flat(x), flat(out)
+        for begin, end, bytes_ in _pieces(x.size):
+            spec = (*_threshold(rate), _signed(key), stream, _signed(offset + begin))
+            masks.dropout(x[begin:end], out[begin:end], bits[bytes_], end - begin, scale, spec)
 
     def apply_bits(self, x: Array, out: Array, bits: Bits, scale: float) -> None:
-        elements.apply_bits(flat(x), flat(out), bits, scale)
+        x, out = flat(x), flat(out)
+        for begin, end, bytes_ in _pieces(x.size):
+            elements.apply_bits(x[begin:end], out[begin:end], bits[bytes_], scale)
 
     def relu(self, x: Array, out: Array, bits: Bits) -> None:
-        elements.compare(flat(x), flat(out), bits, True)
+        x, out = flat(x), flat(out)
+        for begin, end, bytes_ in _pieces(x.size):
+            elements.compare(x[begin:end], out[begin:end], bits[bytes_], True)
 
     def nonzero_bits(self, x: Array, bits: Bits) -> None:
-        run = flat(x)
-        elements.compare(run, run[:0], bits, False)
+        x = flat(x)
+        for begin, end, bytes_ in _pieces(x.size):
+            elements.compare(x[begin:end], x[:0], bits[bytes_], False)
 
-    def multiply(self, products: Sequence[Product]) -> None:
+    def multiply(self, products: Sequence[Product], block_rows: int = 0) -> None:
+        if block_rows:
+            multiply_by_blocks(self.multiply, products, block_rows)
+            return
         for product in products:
             multiply(product)
             if product.bits is not None:
@@ -90,9 +112,13 @@ class NumbaBackend:
     sgd_step = staticmethod(optimizers.sgd_step)
     softmax_cross_entropy = staticmethod(losses.softmax_cross_entropy)
     softmax_gradient = staticmethod(losses.softmax_gradient)
+    sigmoid_gradient = staticmethod(losses.sigmoid_gradient)
 
     def num_threads(self) -> int:
         return 1
 
     def set_num_threads(self, n: int) -> None:
         pass
+
+    def set_serial(self, on: bool) -> bool:
+        return True

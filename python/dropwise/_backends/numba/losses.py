@@ -1,4 +1,4 @@
-"""Softmax with cross-entropy for rows whose class is known, and its gradient.
+"""Softmax with cross-entropy for rows whose class is known, its gradient, that of the sigmoid.
 
 The operations and their order are those of the native kernels, so the bits are too.
 """
@@ -119,6 +119,13 @@ def _gradient(probabilities, labels, shares, out):
         to[labels[row]] -= share
 
 
+@ieee_kernel
+def _sigmoid_gradient(y, dy, out):
+    one = out.dtype.type(1)
+    for i in range(out.size):
+        out[i] = dy[i] * (one - y[i]) * y[i]
+
+
 def softmax_cross_entropy(
     scores: Array, labels: Array, probabilities: Array, losses: Array, correct: Array
 ) -> None:
@@ -127,3 +134,7 @@ def softmax_cross_entropy(
 
 def softmax_gradient(probabilities: Array, labels: Array, shares: Array | None, out: Array) -> None:
     _gradient(probabilities, labels, out[0, :0] if shares is None else shares, out)
+
+
+def sigmoid_gradient(y: Array, dy: Array, out: Array) -> None:
+    _sigmoid_gradient(y.reshape(-1), dy.reshape(-1), out.reshape(-1))

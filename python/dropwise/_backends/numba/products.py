@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -96,3 +98,51 @@ def multiply(product: Product) -> None:
     if product.bias is not None or product.relu:
         bias = np.empty(0, out.dtype) if product.bias is None else product.bias
         _add_bias_and_relu(out, bias, product.relu)
+
+
+def multiply_by_blocks(
+    compute: Callable[[Sequence[Product]], None], products: Sequence[Product], block_rows: int
+) -> None:
+    """Let `compute` see blocks of rows, and add up the sums over rows in a tree."""
+    first = products[0]
+    rows = first.b.shape[0] if first.over_rows else first.a.shape[0]
+    nodes: dict[int, list[tuple[int, Array]]] = {}  # of the tree: their levels and sums
+    for start in range(0, rows, block_rows):
+        block = [_rows_of(product, slice(start, start + block_rows)) for product in products]
+        for part, whole in zip(block, products, strict=True):
+            if whole.over_rows and start:  # the first is added to in place
+                part.out = np.empty_like(whole.out)
+        compute(block)
+        for i, part in enumerate(block):
+            if part.over_rows:
+                _add_node(nodes.setdefault(i, []), part.out)
+    for left in nodes.values():
+        while len(left) > 1:
+            _, right = left.pop()
+            with np.errstate(all="ignore"):
+                left[-1][1][...] += right
+
+
+def _add_node(nodes: list[tuple[int, Array]], leaf: Array) -> None:
+    """Add a leaf after those that the nodes stand for; two nodes of a level become one."""
+    level, total = 0, leaf
+    while nodes and nodes[-1][0] == level:
+        _, left = nodes.pop()
+        with np.errstate(all="ignore"):
+            left += total
+        level, total = level + 1, left
+    nodes.append((level, total))
+
+
+def _rows_of(product: Product, rows: slice) -> Product:
+    """The product for some of the rows that a chain shares."""
+    if product.over_rows:
+        return replace(product, a=product.a[:, rows], b=product.b[rows])
+    part = replace(product, a=product.a[rows], out=product.out[rows])
+    columns = product.out.shape[1]
+    packed = slice(rows.start * columns // 8, (rows.stop * columns + 7) // 8)
+    if product.bits is not None:
+        part.bits = product.bits[packed]
+    if product.nonzero is not None:
+        part.nonzero = product.nonzero[packed]
+    return part
