@@ -59,6 +59,7 @@ nitpick_ignore_regex = [("py:obj", r"_\w+")]
 intersphinx_mapping = {
     name: (url, str(HERE / "inventories" / f"{name}.txt"))
     for name, url in {
+        "dask": "https://docs.dask.org/en/stable/",
         "numpy": "https://numpy.org/doc/stable/",
         "sklearn": "https://scikit-learn.org/stable/",
         "torch": "https://docs.pytorch.org/docs/stable/",

@@ -22,7 +22,7 @@ SITE = "https://dropwise.readthedocs.io/en/latest/"
 FILES = "https://raw.githubusercontent.com/dropwise/dropwise/main/"
 
 OPTIONAL = {
-    "README.md": ["sklearn"],
+    "README.md": ["dask", "sklearn"],
     "docs/dask.md": ["dask", "xarray"],
     "docs/quickstart.md": ["dask", "sklearn", "torch"],
     "docs/sklearn.md": ["sklearn"],
@@ -97,6 +97,7 @@ API = {
     "dropwise": "core",
     "dropwise.functional": "functional",
     "dropwise.random": "functional",
+    "dropwise.dask": "dask",
     "dropwise.sklearn": "sklearn",
     "dropwise.torch": "torch",
     "dropwise.torch.functional": "torch",
@@ -109,7 +110,7 @@ API = {
 @pytest.mark.parametrize("module", API)
 def test_the_reference_lists_every_public_name(module):
     top = module.split(".")[1:2]
-    if top in (["sklearn"], ["torch"]):
+    if top in (["dask"], ["sklearn"], ["torch"]):
         require(top[0])
     page = (DOCS / "api" / f"{API[module]}.md").read_text(encoding="utf-8")
     index = (DOCS / "api/index.md").read_text(encoding="utf-8")

@@ -57,8 +57,8 @@ def dropout(
     ----------
     x : dask array, any shape
         Of NumPy arrays of the dtypes that the function in memory takes.
-    rate, key, stream, scaling, noise_shape, training
-        As in memory; `noise_shape` refers to the whole array.
+    rate, key, stream, scaling, noise_shape, training : as in memory
+        `noise_shape` refers to the whole array.
 
     Returns
     -------
@@ -108,8 +108,8 @@ def dropout_backward(
     ----------
     dy : dask array, shape of the result of `dropout`
         Gradient with respect to that; its chunks may be others.
-    rate, key, stream, scaling, noise_shape, training
-        As in the call of `dropout`; the mask is made again from them.
+    rate, key, stream, scaling, noise_shape, training : as for `dropout`
+        The mask is made again from them.
 
     Returns
     -------
@@ -155,8 +155,7 @@ def dropout_mask(
     Parameters
     ----------
     shape : int or sequence of int
-    rate, key, stream
-        As in memory.
+    rate, key, stream : as in memory
     chunks : int, tuple or str
         As in `dask.array.ones`.
 

@@ -157,6 +157,10 @@ class TrainableNetwork(Layer):
             If a loss is not finite.  The update that would follow is not made; the message says in
             which epoch and batch that was, and whether the parameters are finite.
 
+        See Also
+        --------
+        iter_fit : the same, epoch by epoch.
+
         Notes
         -----
         The bits of exact mode are those of one process with ``block_rows=256``, for one backend,
@@ -167,10 +171,6 @@ class TrainableNetwork(Layer):
         With more than one rank, an error in one of them is printed and ends the job
         (``comm.Abort``), since the others would wait for ever; errors that all ranks have alike are
         raised.  Losses have to be means over rows, and layers those of this package.
-
-        See Also
-        --------
-        iter_fit : the same, epoch by epoch.
         """
         run = self.iter_fit(
             x,
@@ -230,6 +230,7 @@ class TrainableNetwork(Layer):
         x, y, loss, optimizer, epochs, batch_size, shuffle : as for `fit`
         sample_weight, class_weight, validation_data : as for `fit`
         patience, restore_best, checkpoint, every : as for `fit`
+        comm, exact, sharded, block_rows : as for `fit`
 
         Yields
         ------
