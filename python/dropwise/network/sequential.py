@@ -473,16 +473,6 @@ class Sequential(TrainableNetwork):
         assert isinstance(network, Sequential)
         return network
 
-    def summary(self) -> str:
-        """A table of the layers and the number of their parameters."""
-        rows = [(str(i), repr(layer), f"{_count(layer):,}") for i, layer in enumerate(self.layers)]
-        rows.append(("", "total", f"{_count(self):,}"))
-        widths = [max(len(row[k]) for row in rows) for k in range(3)]
-        return "\n".join(
-            f"{i:>{widths[0]}}  {name:<{widths[1]}}  {count:>{widths[2]}}"
-            for i, name, count in rows
-        )
-
     def __getstate__(self) -> dict[str, Any]:
         left_out = ("gradients_from", "_gradients_incomplete")
         state = {k: v for k, v in super().__getstate__().items() if k not in left_out}
@@ -498,8 +488,3 @@ class _NetworkState(NamedTuple):
     epochs_done: int
     shuffle_key: int
     layers: list[Any]
-
-
-def _count(layer: Layer) -> int:
-    values = layer.state_dict().values()
-    return sum(v.size for v in values if isinstance(v, np.ndarray))

@@ -285,3 +285,18 @@ class TrainableNetwork(Layer):
         """
         data = checked_data(self, x, y, loss, sample_weight)
         return training.evaluate(self, data, loss)
+
+    def summary(self) -> str:
+        """A table of the layers and the number of their parameters."""
+        rows = [(str(i), repr(layer), f"{_count(layer):,}") for i, layer in enumerate(self.layers)]
+        rows.append(("", "total", f"{_count(self):,}"))
+        widths = [max(len(row[k]) for row in rows) for k in range(3)]
+        return "\n".join(
+            f"{i:>{widths[0]}}  {name:<{widths[1]}}  {count:>{widths[2]}}"
+            for i, name, count in rows
+        )
+
+
+def _count(layer: Layer) -> int:
+    values = layer.state_dict().values()
+    return sum(v.size for v in values if isinstance(v, np.ndarray))
