@@ -13,7 +13,7 @@ import pytest
 
 import dropwise as dw
 from dropwise import _backends
-from support import missing
+from support import missing, require
 
 
 def run(code, **env):
@@ -40,12 +40,14 @@ def test_the_environment_chooses_the_default(backend):
 
 
 def test_an_unknown_backend_in_the_environment_is_an_error_that_lists_what_there_is():
+    require("numba")
     message = run(ACTIVE, DROPWISE_BACKEND="other")
     assert message.startswith("ValueError: unknown backend 'other'; available: ")
     assert "numba" in message
 
 
 def test_a_backend_that_does_not_load_says_why_and_what_there_is():
+    require("numba")
     code = (
         "import sys; sys.modules['dropwise._native'] = None\n"
         "import dropwise as dw\n"
@@ -62,6 +64,7 @@ def test_a_backend_that_does_not_load_says_why_and_what_there_is():
 
 
 def test_without_the_native_module_numba_is_the_default():
+    require("numba")
     assert run("import sys; sys.modules['dropwise._native'] = None\n" + ACTIVE) == "numba"
 
 
@@ -171,6 +174,7 @@ def test_the_default_of_the_process_is_that_of_all_its_threads_and_of_no_open_bl
 
 
 def test_a_call_switches_at_once_in_every_thread_and_against_the_environment():
+    require("numba")
     code = (
         "import threading, dropwise as dw\n"
         "from dropwise._backends import active\n"
@@ -288,6 +292,7 @@ def network_results():
 
 
 def test_backends_agree_on_a_network_in_masks_exactly_and_in_values_to_rounding(backend):
+    require("numba")
     with dw.backend("numba"):
         mask, *values = network_results()
     got_mask, *got = network_results()
@@ -297,6 +302,7 @@ def test_backends_agree_on_a_network_in_masks_exactly_and_in_values_to_rounding(
 
 
 def test_instruction_sets_agree_on_a_network_in_masks_exactly_and_in_values_to_rounding(isa):
+    require("numba")
     with dw.backend("numba"):
         mask, *values = network_results()
     got_mask, *got = network_results()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import dropwise as dw
 from dropwise import functional as F
 from samples import FLOATS, KEY, assert_same_bits, sample
+from support import require
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -178,6 +179,7 @@ def test_backward_at_inference_ignores_the_mask():
 
 
 def test_both_backends_give_the_same_dropout(backend):
+    require("numba")
     x = sample(5000)
     with dw.backend("numba"):
         reference = F.dropout(x, 0.37, key=KEY, stream=9, offset=12345)

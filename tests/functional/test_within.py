@@ -11,6 +11,7 @@ import dropwise as dw
 from dropwise import functional as F
 from dropwise._backends.protocol import Box
 from mask_contract import mask_array
+from support import require
 
 
 @st.composite
@@ -34,6 +35,7 @@ def length(start, end):
 @given(boxes(), st.sampled_from([0.1, 0.5, 1 / 3]), st.integers(0, 3), st.booleans())
 @pytest.mark.parametrize("name", ["native", "numba"])
 def test_a_part_has_the_mask_of_the_whole(name, box, rate, stream, shares):
+    require({"native": "dropwise._native", "numba": "numba"}[name])
     whole, start, end = box
     with dw.backend(name):
         noise = tuple(1 if shares and d % 2 == 0 else None for d in range(len(whole)))
