@@ -196,12 +196,7 @@ class Sequential(TrainableNetwork):
 
         Parameters
         ----------
-        x : array_like, shape (B, ..., features)
-            Real numbers.
-
-        Returns
-        -------
-        ndarray, shape of `x`
+        x : array_like of real numbers, shape (B, ..., features)
         """
         rows = _arguments.as_network_input(x, "Sequential")
         if self._entry is not None:
