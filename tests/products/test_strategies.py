@@ -106,9 +106,9 @@ def test_the_products_of_a_network_take_the_strategies_that_skip(isa, dtype, mon
 
     taken = []
 
-    def multiply(products):
+    def multiply(products, block_rows=0):
         taken.extend((p.a.shape, p.b.shape, native.strategy_of(p)) for p in products)
-        native.multiply(products)
+        native.multiply(products, block_rows)
 
     monkeypatch.setattr(backend.NativeBackend, "multiply", staticmethod(multiply))
     layers = [
