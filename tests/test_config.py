@@ -93,7 +93,7 @@ print(np.unique(y - np.float32(2**-11)).tolist())
     ("variable", "said"),
     [
         ("DROPWISE_ISA", "instruction set 'sse9' is not available; available: .*scalar"),
-        ("DROPWISE_BACKEND", "unknown backend 'sse9'; available: native, numba"),
+        ("DROPWISE_BACKEND", "unknown backend 'sse9'; available: native"),
         ("DROPWISE_NUM_THREADS", "whole number from 1, got 'sse9'"),
     ],
 )
