@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -34,9 +36,9 @@ def trained(net, comm=None, **options):
     optimizer = options.pop("optimizer", None) or dw.Adam(0.01)
     defaults = {"loss": dw.SoftmaxCrossEntropy(), "batch_size": 130, "epochs": 2, "block_rows": 16}
     x, y = options.pop("data", (X, CLASSES))
-    history = net.fit(
-        x, y, optimizer=optimizer, comm=comm, progress=False, **{**defaults, **options}
-    )
+    options = {**defaults, **options}
+    options["loss"] = copy.copy(options["loss"])  # other ranks are other processes
+    history = net.fit(x, y, optimizer=optimizer, comm=comm, progress=False, **options)
     state = {
         k: v.tobytes() if isinstance(v, np.ndarray) else v for k, v in net.state_dict().items()
     }
