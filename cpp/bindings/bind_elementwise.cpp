@@ -140,6 +140,26 @@ void bind_nonzero_bits(const py::array& x, py::array bits) {
     });
 }
 
+void bind_take_rows(const py::array& x, const py::array& rows, py::array out) {
+    const Element element = element_of(x);
+    const std::size_t n = size_of(rows), size = size_of(x), taken = size_of(out);
+    require(rows.ndim() == 1 && rows.dtype().kind() == 'i' &&
+                rows.itemsize() == sizeof(std::int64_t) && rows.dtype().byteorder() != '>',
+            "rows must be int64, of one dimension");
+    require(x.ndim() > 0 && out.ndim() > 0 && element_of(out) == element,
+            "x and out must have one dtype, and dimensions");
+    const auto height = static_cast<std::size_t>(x.shape(0));
+    const std::size_t width = height == 0 ? 0 : size / height;
+    require(static_cast<std::size_t>(out.shape(0)) == n && taken == n * width,
+            "out must have a row of x for each index");
+    const auto* const index = static_cast<const std::int64_t*>(rows.data());
+    for (std::size_t i = 0; i < n; ++i)
+        require(static_cast<std::uint64_t>(index[i]) < height, "rows must be those of x");
+    void* const to = out.mutable_data();
+    const MaybeRelease release(taken);
+    take_rows(x.data(), bytes_of(element, width), index, n, to);
+}
+
 }  // namespace
 
 void bind_elementwise(py::module_& m) {
@@ -153,6 +173,7 @@ void bind_elementwise(py::module_& m) {
           py::arg("scale"));
     m.def("relu", &bind_relu, py::arg("x"), py::arg("out"), py::arg("bits"));
     m.def("nonzero_bits", &bind_nonzero_bits, py::arg("x"), py::arg("bits"));
+    m.def("take_rows", &bind_take_rows, py::arg("x"), py::arg("rows"), py::arg("out"));
 }
 
 }  // namespace dropwise

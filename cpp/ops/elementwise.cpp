@@ -2,7 +2,11 @@
 // before.
 #include "ops/elementwise.hpp"
 
+#include <algorithm>
+#include <cstring>
+
 #include "core/dispatch.hpp"
+#include "core/threads.hpp"
 #include "ops/chunks.hpp"
 #include "ops/mask.hpp"
 
@@ -83,6 +87,22 @@ void nonzero_bits(Element type, const void* x, std::size_t n, std::uint8_t* bits
         run.kernel.nonzero(run.x + first * run.size, mask.words, count);
         mask.save(bits, first, count);
     });
+}
+
+void take_rows(const void* x, std::size_t bytes, const std::int64_t* rows, std::size_t n,
+               void* out) {
+    constexpr double kCostOfByte = 0.1;                   // nanoseconds
+    constexpr std::size_t kBytes = std::size_t{1} << 16;  // that a task copies, about
+    const std::size_t count = std::max<std::size_t>(1, kBytes / std::max<std::size_t>(1, bytes));
+    const auto* const from = static_cast<const unsigned char*>(x);
+    auto* const to = static_cast<unsigned char*>(out);
+    const auto run = [&](std::size_t task) {
+        const std::size_t end = std::min(n, (task + 1) * count);
+        for (std::size_t i = task * count; i < end; ++i)
+            std::memcpy(to + i * bytes, from + static_cast<std::size_t>(rows[i]) * bytes, bytes);
+    };
+    parallel_for((n + count - 1) / count, run,
+                 threads_worth(kCostOfByte * static_cast<double>(n * bytes)));
 }
 
 }  // namespace dropwise

@@ -33,4 +33,8 @@ void relu(const Elements& elements, std::uint8_t* bits);
 // Bit 1 where x != 0.
 void nonzero_bits(Element type, const void* x, std::size_t n, std::uint8_t* bits);
 
+// Copies rows of `bytes` bytes of x, in this order; each index is that of a row of x.
+void take_rows(const void* x, std::size_t bytes, const std::int64_t* rows, std::size_t n,
+               void* out);
+
 }  // namespace dropwise

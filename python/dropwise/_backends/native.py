@@ -32,6 +32,7 @@ class NativeBackend:
     apply_bits = staticmethod(_native.apply_bits)
     relu = staticmethod(_native.relu)
     nonzero_bits = staticmethod(_native.nonzero_bits)
+    take_rows = staticmethod(_native.take_rows)
     multiply = staticmethod(_native.multiply)
     adam_step = staticmethod(_native.adam_step)
     sgd_step = staticmethod(_native.sgd_step)

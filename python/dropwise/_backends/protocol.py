@@ -119,6 +119,12 @@ class Backend(Protocol):
     def nonzero_bits(self, x: Array, bits: Bits) -> None:
         """Set the bit where ``x != 0`` (NaN counts as nonzero, -0.0 as zero)."""
 
+    def take_rows(self, x: Array, rows: NDArray[np.int64], out: Array) -> None:
+        """Write the rows of `x` with these indices, all of which there are, to the rows of `out`.
+
+        Both are as for dropout, of any shape.
+        """
+
     def multiply(self, products: Sequence[Product], block_rows: int = 0) -> None:
         """Compute products, in an order in which each finds what those before it wrote.
 

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from dropwise import _arguments
+from dropwise._backends import active
 from dropwise._backends.protocol import Array
+from dropwise._dtypes import has_kernel
 from dropwise.losses import Loss, takes_sample_weight
 from dropwise.network.workspace import Workspace
 
@@ -45,7 +47,10 @@ class Data(NamedTuple):
             x_taken = x[rows]
         else:
             x_taken = workspace.array("x", (len(rows), *x.shape[1:]), x.dtype)
-            x.take(rows, 0, x_taken, "clip")
+            if has_kernel(x.dtype) and x.flags.carray:
+                active().take_rows(x, rows, x_taken)
+            else:
+                x.take(rows, 0, x_taken, "clip")
         return Data(x_taken, y[rows], None if weight is None else weight[rows])
 
     def batches(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dropwise._backends.numba import elements, losses, masks, optimizers
 from dropwise._backends.numba.elements import flat
@@ -96,6 +97,9 @@ class NumbaBackend:
         x = flat(x)
         for begin, end, bytes_ in _pieces(x.size):
             elements.compare(x[begin:end], x[:0], bits[bytes_], False)
+
+    def take_rows(self, x: Array, rows: NDArray[np.int64], out: Array) -> None:
+        x.take(rows, 0, out, "clip")
 
     def multiply(self, products: Sequence[Product], block_rows: int = 0) -> None:
         if block_rows:
