@@ -104,7 +104,10 @@ def test_sums_go_to_matrices_of_any_strides(backend):
     active().multiply([Product(x.T, dy, want, over_rows=True)], 32)
     memory = np.full((7, 12), 3, np.float32)
     active().multiply([Product(x.T, dy, memory.T[::2], over_rows=True)], 32)
-    assert same_bits(memory.T[::2], want)
+    if backend == "native":
+        assert same_bits(memory.T[::2], want)
+    else:  # NumPy's products, which add in another order where strides differ
+        np.testing.assert_allclose(memory.T[::2], want, rtol=1e-5, atol=1e-5)
     assert (memory.T[1::2] == 3).all()
 
 
