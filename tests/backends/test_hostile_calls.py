@@ -135,6 +135,24 @@ def softmax_arguments(guarded, name):
     )
 
 
+def sigmoid_arguments(guarded, name):
+    n = (guarded.draw(SIZES),)
+    dtype = guarded.draw(st.sampled_from(["f4", "f8"]))
+    y, dy = guarded.any(n, dtype), guarded.any(n, dtype)
+    return y, dy, guarded.draw(st.sampled_from([y, dy, guarded.any(n, dtype)]))
+
+
+def row_arguments(guarded, name):
+    draw = guarded.draw
+    height, width, n = draw(SIDES), draw(SIDES), draw(SIDES)
+    dtype = draw(st.sampled_from(DTYPES[:5]))
+    rows = guarded.any((n,), "i8")
+    if isinstance(rows, np.ndarray) and rows.dtype == np.int64 and rows.flags.writeable:
+        rows[...] = np.arange(rows.size).reshape(rows.shape) * 7 % max(1, height)
+        rows[-1:] = draw(st.sampled_from([0, 0, 0, height - 1, height, -1, -(2**63), 2**62]))
+    return guarded.any((height, width), dtype, 2), rows, guarded.any((n, width), dtype, 2)
+
+
 def product(guarded, earlier):
     """A record of a product, perhaps with the result of an earlier one for an operand."""
     draw = guarded.draw
@@ -165,7 +183,9 @@ def multiply_arguments(guarded, name):
     products = []
     for _ in range(guarded.draw(st.integers(0, 3))):
         products.append(product(guarded, products))
-    return (products,) if guarded.draw(st.integers(0, 9)) else ([*products[:1], None],)
+    if not guarded.draw(st.integers(0, 9)):
+        return ([*products[:1], None],)
+    return products, guarded.draw(st.sampled_from([0, 0, 8, 16, 64, 12, -8, 2**64 - 8, None]))
 
 
 CALLS = {
@@ -175,6 +195,8 @@ CALLS = {
     ),
     **dict.fromkeys(["adam_step", "sgd_step"], step_arguments),
     **dict.fromkeys(["softmax_cross_entropy", "softmax_gradient"], softmax_arguments),
+    "sigmoid_gradient": sigmoid_arguments,
+    "take_rows": row_arguments,
     "multiply": multiply_arguments,
 }
 
