@@ -7,6 +7,7 @@ import pytest
 import scipy.sparse
 
 import dropwise as dw
+from dropwise._backends import active
 from dropwise.network.data import Data, checked_data
 from dropwise.network.workspace import Workspace
 
@@ -24,6 +25,20 @@ def test_batches_have_the_rows_in_order_and_are_dense(order, make):
     np.testing.assert_array_equal(np.concatenate([batch.x for batch in batches]), x[rows])
     np.testing.assert_array_equal(np.concatenate([batch.y for batch in batches]), rows)
     np.testing.assert_array_equal(np.concatenate([batch.weight for batch in batches]), rows)
+
+
+def test_all_threads_gather_rows_that_may_only_be_read(backend, monkeypatch):
+    # As of a file that is mapped, and of pandas.
+    x = np.random.default_rng(0).random((10, 3), np.float32)
+    x.flags.writeable = False
+    taken, computing = [], active()
+    take_rows = computing.take_rows
+    monkeypatch.setattr(
+        computing, "take_rows", lambda *args: (taken.append(args[1]), take_rows(*args))
+    )
+    batch = Data(x, x[:, 0], None).take(ORDER[:4], Workspace())
+    np.testing.assert_array_equal(batch.x, x[ORDER[:4]])
+    assert len(taken) == 1
 
 
 def test_rows_to_train_with_are_in_c_order():
