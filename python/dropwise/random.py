@@ -114,7 +114,17 @@ class MaskStreams:
         self._given_back: list[int] = []
 
     def take(self) -> int:
-        """A stream that has not been used, for the caller alone."""
+        """A stream that has not been used, for the caller alone.
+
+        Returns
+        -------
+        int
+
+        Raises
+        ------
+        RuntimeError
+            If all have been used.
+        """
         try:
             stream = self._given_back.pop() if self._given_back else next(self._count)
         except IndexError:  # another thread has taken it
@@ -126,7 +136,12 @@ class MaskStreams:
         return stream
 
     def give_back(self, stream: int) -> None:
-        """Let a stream that was taken, and then not used, come next."""
+        """Let a stream that was taken, and then not used, come next.
+
+        Parameters
+        ----------
+        stream : int
+        """
         if self.next_stream == stream + 1:
             self.next_stream = stream
         self._given_back.append(stream)
@@ -138,7 +153,12 @@ class MaskStreams:
         return self.next_stream
 
     def use_up(self, stream: int) -> None:
-        """Take a stream that was looked at, if no other thread has done so."""
+        """Take a stream that was looked at, if no other thread has done so.
+
+        Parameters
+        ----------
+        stream : int
+        """
         while self.next_stream <= stream:
             self.take()
 
