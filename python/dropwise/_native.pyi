@@ -3,6 +3,15 @@ import typing
 
 import numpy
 
+class PreparedProducts:
+    def __init__(
+        self,
+        products: object,
+        varying: object,
+        block_rows: typing.SupportsInt | typing.SupportsIndex = ...,
+    ) -> None: ...
+    def __call__(self, *args) -> None: ...
+
 def active_isa() -> str: ...
 def adam_step(
     p: numpy.ndarray,
@@ -84,7 +93,7 @@ def softmax_cross_entropy(
     probabilities: numpy.ndarray,
     losses: numpy.ndarray,
     correct: numpy.ndarray,
-) -> None: ...
+) -> bool: ...
 def softmax_gradient(
     probabilities: numpy.ndarray, labels: numpy.ndarray, shares: object, out: numpy.ndarray
 ) -> None: ...

@@ -18,7 +18,7 @@ Backends differ in arithmetic only.  Arguments are checked before, so a backend 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -134,6 +134,16 @@ class Backend(Protocol):
         left over goes on to the next round.
         """
 
+    def prepare(
+        self, products: Sequence[Product], varying: Sequence[tuple[int, str]], block_rows: int = 0
+    ) -> Callable[..., None]:
+        """Return ``multiply`` of these products, as they are now, for calls that differ in values.
+
+        Each call gives the values of the fields in `varying`, in this order: pairs of the index of
+        a product and "a", "b", "out" or "scale".  Arrays have the shape and dtype that they have
+        now, and `out` the strides.  They are held no longer than the call.
+        """
+
     def adam_step(
         self,
         p: Array,
@@ -181,12 +191,13 @@ class Backend(Protocol):
         probabilities: Array,
         losses: NDArray[np.float64],
         correct: NDArray[np.bool_],
-    ) -> None:
+    ) -> bool:
         """Write the softmax of each row of `scores` [B, C], and what follows for its class.
 
         `losses` [B] get -log of what the softmax gives the class in `labels` [B], and `correct` [B]
         whether the first of the largest scores (NaN being the largest) is that of the class.
-        `scores` and `probabilities` are float32 or float64 alike, `labels` are in [0, C).
+        `scores` and `probabilities` are float32 or float64 alike.  False, and nothing is written, if
+        a label is not in [0, C).
         """
 
     def softmax_gradient(

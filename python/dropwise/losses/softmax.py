@@ -17,15 +17,11 @@ from dropwise.losses.base import BuiltInLoss, as_scores, mean_of_rows, share_of
 _FEW_CLASSES = 32
 
 
-def class_numbers(y: Array, classes: int) -> NDArray[np.intp]:
-    """`y` as indices, if it holds integers in [0, classes)."""
-    if y.dtype.kind not in "iu":
-        raise TypeError(f"y must hold classes as integers, got dtype {y.dtype}")
-    label = y.astype(np.intp, copy=False)
-    # As unsigned numbers, negative ones are large.
-    if label.size and np.maximum.reduce(label.view(np.uintp), axis=None) >= classes:
-        raise ValueError(f"y must hold classes in [0, {classes}), got {y.min()} to {y.max()}")
-    return label
+def _check_classes(label: NDArray[np.int64], classes: int) -> None:
+    """Raise unless all are in [0, classes)."""
+    if label.size and (label.min() < 0 or label.max() >= classes):
+        found = f"{label.min()} to {label.max()}"
+        raise ValueError(f"y must hold classes in [0, {classes}), got {found}")
 
 
 class _Pass(NamedTuple):
@@ -122,6 +118,22 @@ class SoftmaxCrossEntropy(BuiltInLoss[_Pass]):
         losses, probabilities, target, right = compute(scores, y)
         return losses, _Pass(probabilities, target, right, shares, y_pred.dtype)
 
+    def check(
+        self, y: ArrayLike, shape: tuple[int, ...], sample_weight: ArrayLike | None = None
+    ) -> None:
+        """Raise what ``forward`` would for these targets and weights.
+
+        Parameters
+        ----------
+        y : array_like
+        shape : tuple of int
+            Of the `y_pred` to come.
+        sample_weight : array_like, shape (B,), optional
+        """
+        target, _ = self._arguments(y, shape, sample_weight)
+        if target.ndim == 1:
+            _check_classes(target, shape[1])
+
     def right_rows(self) -> Array | None:
         """Whether each row of the last forward is right."""
         return self._need("right_rows was called").right
@@ -129,7 +141,10 @@ class SoftmaxCrossEntropy(BuiltInLoss[_Pass]):
     def _arguments(
         self, y: Any, shape: tuple[int, ...], sample_weight: Any
     ) -> tuple[Array, Array | None]:
-        """The targets, checked: class numbers [B] or probabilities [B, C]; and the rows' shares."""
+        """The targets, class numbers [B] or probabilities [B, C], and the rows' shares.
+
+        All is checked but for the range of class numbers, which is seen when they are used.
+        """
         if len(shape) != 2 or 0 in shape:
             raise ValueError(f"y_pred must have shape (B, C), got {shape}")
         if shape[1] == 1:
@@ -139,7 +154,9 @@ class SoftmaxCrossEntropy(BuiltInLoss[_Pass]):
             )
         y = as_real_array(y, "y")
         if y.shape == shape[:1]:
-            y = class_numbers(y, shape[1])
+            if y.dtype.kind not in "iu":
+                raise TypeError(f"y must hold classes as integers, got dtype {y.dtype}")
+            y = y.astype(np.int64, copy=False)
         elif y.shape == shape:
             _check_probabilities(y)
         else:
@@ -186,13 +203,14 @@ class SoftmaxCrossEntropy(BuiltInLoss[_Pass]):
 _Results: TypeAlias = "tuple[Array, Array, Array, NDArray[np.bool_]]"
 
 
-def _of_classes(scores: Array, label: NDArray[np.intp]) -> _Results:
+def _of_classes(scores: Array, label: NDArray[np.int64]) -> _Results:
     """Losses, probabilities, target, and what is right, for class numbers; by the backend."""
     probabilities = np.empty_like(scores)
     losses = np.empty(len(scores), F64)
     right = np.empty(len(scores), np.bool_)
-    target = label.astype(np.int64, order="C", copy=False)
-    active().softmax_cross_entropy(scores, target, probabilities, losses, right)
+    target = np.ascontiguousarray(label)
+    if not active().softmax_cross_entropy(scores, target, probabilities, losses, right):
+        _check_classes(label, scores.shape[1])
     return losses, probabilities, target, right
 
 
@@ -202,6 +220,7 @@ def _of_probabilities(scores: Array, y: Array) -> _Results:
     Also for classes in a dtype that the backends do not compute in.
     """
     if y.ndim == 1:
+        _check_classes(y, scores.shape[1])
         target = np.zeros(scores.shape, scores.dtype)
         target[np.arange(len(y)), y] = 1
     else:

@@ -85,6 +85,9 @@ def _first_largest(x):
 
 @ieee_kernel
 def _forward(scores, labels, probabilities, losses, correct):
+    for row in range(labels.size):
+        if labels[row] < 0 or labels[row] >= scores.shape[1]:
+            return False
     part = np.empty(_GROUP)
     for row in range(scores.shape[0]):
         x, p, label = scores[row], probabilities[row], labels[row]
@@ -105,6 +108,7 @@ def _forward(scores, labels, probabilities, losses, correct):
         own = np.float64(x[label])
         losses[row] = _log_from_one(total) - (own - top)
         correct[row] = _first_largest(x) == label
+    return True
 
 
 @ieee_kernel
@@ -128,8 +132,9 @@ def _sigmoid_gradient(y, dy, out):
 
 def softmax_cross_entropy(
     scores: Array, labels: Array, probabilities: Array, losses: Array, correct: Array
-) -> None:
-    _forward(scores, labels, probabilities, losses, correct)
+) -> bool:
+    done: bool = _forward(scores, labels, probabilities, losses, correct)
+    return done
 
 
 def softmax_gradient(probabilities: Array, labels: Array, shares: Array | None, out: Array) -> None:
