@@ -64,6 +64,8 @@ class Replay:
         for i, (block, workspace) in enumerate(zip(blocks, workspaces, strict=True)):
             ready, record = workspace.forward, self.records[i]
             assert ready is not None
+            # The forward may have been a replay, which leaves the records alone.
+            ready.product.a, ready.product.out = record.x.values, record.y.values
             products.append(ready.product)
             if block.dropout is not None:
                 assert ready.mask is not None
