@@ -36,7 +36,7 @@ def values(dtype=np.float32, seed=1):
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((ROWS, 6)).astype(dtype)
     dh = rng.standard_normal((ROWS, 16)).astype(dtype)
-    return [x, float(seed), np.empty((ROWS, 3), dtype), x.T, dh]
+    return x, float(seed), np.empty((ROWS, 3), dtype), x.T, dh
 
 
 def results(products):
@@ -52,7 +52,7 @@ def test_each_call_has_the_bits_of_the_products_with_its_values(backend, dtype, 
         given, same = values(dtype, seed), values(dtype, seed)
         for products in (prepared, plain):
             products[0].b[...] *= seed  # what does not vary is used as it is now
-        multiply(*given)
+        multiply(given)
         for (i, name), value in zip(VARYING, same, strict=True):
             setattr(plain[i], name, value)
         active().multiply(plain, block_rows)
@@ -64,10 +64,10 @@ def test_each_call_has_the_bits_of_the_products_with_its_values(backend, dtype, 
 def test_changing_a_record_afterwards_changes_nothing(backend):
     products = chain()
     multiply = active().prepare(products, VARYING)
-    multiply(*values())
+    multiply(values())
     want = results(products)
     products[1].a = products[0].b = None
-    multiply(*values())
+    multiply(values())
     for got, before in zip(results(products), want, strict=True):
         np.testing.assert_array_equal(got, before)
 
@@ -77,7 +77,7 @@ def test_what_a_call_is_given_is_not_held(backend):
     products = chain()
     before = weakref.ref(products[1].out), weakref.ref(products[0].a)
     multiply = active().prepare(products, VARYING)
-    multiply(*given)
+    multiply(given)
     watched = [weakref.ref(given[0]), weakref.ref(given[2]), weakref.ref(given[4])]
     del given, products
     assert [ref() for ref in (*watched, *before)] == [None] * 5
@@ -99,10 +99,10 @@ def test_what_a_call_is_given_is_not_held(backend):
 def test_values_that_do_not_fit_are_refused(place, wrong):
     prepare = require("dropwise._native").PreparedProducts
     multiply = prepare(chain(), VARYING)
-    given = values()
+    given = [*values()]
     given[place] = wrong
     with pytest.raises(ValueError, match="must"):
-        multiply(*given)
+        multiply(tuple(given))
 
 
 def test_wrong_calls_are_refused():
@@ -110,16 +110,16 @@ def test_wrong_calls_are_refused():
     products = chain()
     multiply = prepare(products, VARYING)
     with pytest.raises(ValueError, match="a value for each"):
-        multiply(*values()[:4])
+        multiply(values()[:4])
     frozen = values()
     frozen[2].flags.writeable = False
     with pytest.raises(ValueError, match="out"):
-        multiply(*frozen)
+        multiply(frozen)
     with pytest.raises((TypeError, ValueError, RuntimeError)):
-        multiply(values()[0], "much", *values()[2:])
+        multiply((values()[0], "much", *values()[2:]))
     products[2].out.flags.writeable = False
     with pytest.raises(ValueError, match="writeable"):
-        multiply(*values())
+        multiply(values())
     for varying in ([(3, "a")], [(0, "bias")], [(0,)], ["a"], 1):
         with pytest.raises((TypeError, ValueError, RuntimeError)):
             prepare(chain(), varying)
@@ -141,10 +141,10 @@ def test_threads_may_call_it_at_once(backend):
     def work(seed):
         x = np.random.default_rng(seed).standard_normal((30, 50)).astype(np.float32)
         want = np.empty((30, 60), np.float32)
-        multiply(x, want)
+        multiply((x, want))
         for _ in range(200):
             out = np.empty_like(want)
-            multiply(x, out)
+            multiply((x, out))
             if not np.array_equal(out, want):
                 wrong.append(seed)
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 import dropwise as dw
 from dropwise.cli.spiral import AsPrinted
 from dropwise.losses import HalfPoissonDeviance, ScaledLoss
-from networks import dropouts, family
 from dropwise.network.replay import Replay
+from networks import dropouts, family
 from ranks_in_threads import results_of
 from support import require, run_python
 

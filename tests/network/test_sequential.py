@@ -262,10 +262,10 @@ def test_a_replay_that_fails_leaves_no_half_of_a_step(error, after):
     def fail_in(replay, name):
         real = getattr(replay, name)
 
-        def multiply(*values):
+        def multiply(values):
             setattr(replay, name, real)
             if after:
-                real(*values)
+                real(values)
             raise error
 
         setattr(replay, name, multiply)

@@ -136,11 +136,11 @@ class Backend(Protocol):
 
     def prepare(
         self, products: Sequence[Product], varying: Sequence[tuple[int, str]], block_rows: int = 0
-    ) -> Callable[..., None]:
+    ) -> Callable[[tuple[Any, ...]], None]:
         """Return ``multiply`` of these products, as they are now, for calls that differ in values.
 
-        Each call gives the values of the fields in `varying`, in this order: pairs of the index of
-        a product and "a", "b", "out" or "scale".  Arrays have the shape and dtype that they have
+        Each call gives a tuple of the values of the fields in `varying`: pairs of the index of a
+        product and "a", "b", "out" or "scale".  Arrays have the shape and dtype that they have
         now, and `out` the strides.  They are held no longer than the call.
         """
 

@@ -121,8 +121,9 @@ class SoftmaxCrossEntropy(BuiltInLoss[_Pass]):
     def _compute(self, y_pred: Array, y: Array, shares: Array | None) -> tuple[Array, _Pass]:
         scores = np.ascontiguousarray(y_pred, wide_dtype(y_pred.dtype))
         compute = _of_classes if y.ndim == 1 and has_kernel(scores.dtype) else _of_probabilities
-        losses, *found = compute(scores, y)
-        return losses, _Pass(y_pred.dtype, shares, *found)
+        losses, probabilities, target, right, total, n_right = compute(scores, y)
+        dtype = y_pred.dtype
+        return losses, _Pass(dtype, shares, probabilities, target, right, total, n_right)
 
     def check(
         self, y: ArrayLike, shape: tuple[int, ...], sample_weight: ArrayLike | None = None
@@ -248,7 +249,7 @@ def _of_probabilities(scores: Array, y: Array) -> _Results:
     right = by_class.argmax(axis=0) == of_class.argmax(axis=0)
     probabilities = np.ascontiguousarray(probabilities.T)
     total = float(np.add.reduce(losses, dtype=F64))
-    return losses, probabilities, target, right, total, np.count_nonzero(right)
+    return losses, probabilities, target, right, total, int(np.count_nonzero(right))
 
 
 def _expected(values: Array, target: Array) -> Array:
