@@ -6,6 +6,7 @@ each training forward takes one.  The key comes from a seed by `numpy.random.See
 
 from __future__ import annotations
 
+import itertools
 import operator
 from typing import TypeAlias
 
@@ -99,7 +100,7 @@ class MaskStreams:
         ``2**56`` if all have been used.
     """
 
-    __slots__ = ("key", "next_stream")
+    __slots__ = ("_count", "_given_back", "key", "next_stream")
 
     def __init__(self, key: int, next_stream: int = 0) -> None:
         if not 0 <= key < KEY_END:
@@ -108,16 +109,45 @@ class MaskStreams:
             raise ValueError(f"next_stream must be in [0, 2**56], got {next_stream!r}")
         self.key = key
         self.next_stream = next_stream
+        # Moves on in one step of C code, so that two threads never get the same.
+        self._count = itertools.count(next_stream)
+        self._given_back: list[int] = []
+
+    def take(self) -> int:
+        """A stream that has not been used, for the caller alone."""
+        try:
+            stream = self._given_back.pop() if self._given_back else next(self._count)
+        except IndexError:  # another thread has taken it
+            stream = next(self._count)
+        if stream >= self.next_stream:
+            if stream >= STREAM_END:
+                raise _none_left()
+            self.next_stream = stream + 1
+        return stream
+
+    def give_back(self, stream: int) -> None:
+        """Let a stream that was taken, and then not used, come next."""
+        if self.next_stream == stream + 1:
+            self.next_stream = stream
+        self._given_back.append(stream)
 
     def peek(self) -> int:
-        """The next stream; it is used once ``next_stream`` is set past it."""
+        """The stream that a call of `use_up` will take."""
         if self.next_stream >= STREAM_END:
-            raise RuntimeError("all 2**56 streams of this key have been used; take another seed")
+            raise _none_left()
         return self.next_stream
+
+    def use_up(self, stream: int) -> None:
+        """Take a stream that was looked at, if no other thread has done so."""
+        while self.next_stream <= stream:
+            self.take()
 
     def copy(self) -> MaskStreams:
         """The same key and stream, to be counted apart."""
         return MaskStreams(self.key, self.next_stream)
+
+    def __reduce__(self) -> tuple[type[MaskStreams], tuple[int, int]]:
+        return MaskStreams, (self.key, self.next_stream)
 
     def state_dict(self) -> dict[str, int | str]:
         """The state in plain ints and strings; the key is too long for JSON's numbers."""
@@ -129,3 +159,7 @@ class MaskStreams:
 
     def __repr__(self) -> str:
         return f"MaskStreams(key={self.key:#018x}, next_stream={self.next_stream})"
+
+
+def _none_left() -> RuntimeError:
+    return RuntimeError("all 2**56 streams of this key have been used; take another seed")
