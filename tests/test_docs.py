@@ -38,9 +38,11 @@ def name_of(page: Path) -> str:
 def test_examples_in_pages(page):
     for module in OPTIONAL.get(name_of(page), []):
         require(module)
-    result = doctest.testfile(str(page), module_relative=False, optionflags=FLAGS, encoding="utf-8")
+    text = page.read_text(encoding="utf-8").replace("\n```\n", "\n\n")  # the end of what is printed
+    examples = doctest.DocTestParser().get_doctest(text, {}, name_of(page), str(page), 0)
+    result = doctest.DocTestRunner(optionflags=FLAGS).run(examples)
     assert result.failed == 0
-    assert result.attempted or ">>>" not in page.read_text(encoding="utf-8")
+    assert result.attempted or ">>>" not in text
 
 
 def links_of(page: Path) -> list[str]:
