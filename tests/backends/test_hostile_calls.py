@@ -113,7 +113,8 @@ def step_arguments(guarded, name):
     moments = [guarded.any(n, wide) for _ in range(2 if name == "adam_step" else 1)]
     master = guarded.any(n, "f4") if half or draw(st.integers(0, 9)) == 0 else None
     scalars = numbers(draw, {"adam_step": 7, "sgd_step": 4}[name] - (not draw(SIZES)), REALS)
-    return (p, g, *moments, scalars, master)
+    others = [draw(st.sampled_from([(), None, (p,)]))] if not draw(st.integers(0, 9)) else []
+    return [*others, (p, g, *moments, master)], scalars
 
 
 def softmax_arguments(guarded, name):

@@ -146,14 +146,10 @@ class Backend(Protocol):
 
     def adam_step(
         self,
-        p: Array,
-        g: Array,
-        m: Array,
-        v: Array,
+        parameters: Sequence[tuple[Array, Array, Array, Array, Array | None]],
         scalars: tuple[float, float, float, float, float, float, float],
-        master: Array | None = None,
     ) -> None:
-        """Change `p`, `m` and `v` by a step of Adam with decoupled weight decay.
+        """Change each (p, g, m, v, master) by a step of Adam with decoupled weight decay.
 
         `scalars` are learning_rate, beta_1, beta_2, correction_1, correction_2, epsilon and
         weight_decay, with corrections ``1 / (1 - beta**t)`` in step t = 1, 2, ...
@@ -162,21 +158,18 @@ class Backend(Protocol):
         ``p -= learning_rate * (weight_decay * p + m * correction_1 / (sqrt(v * correction_2) +
         epsilon))``.
 
-        For 16-bit `p` and `g`, `m` and `v` are float32 and so is `master`, a copy of `p` that is
-        changed instead; `p` becomes that, rounded.
+        For 16-bit p and g, m and v are float32 and so is master, a copy of p that is changed
+        instead; p becomes that, rounded.  For others, master is None.
         """
 
     def sgd_step(
         self,
-        p: Array,
-        g: Array,
-        velocity: Array | None,
+        parameters: Sequence[tuple[Array, Array, Array | None, Array | None]],
         scalars: tuple[float, float, bool, float],
-        master: Array | None = None,
     ) -> None:
-        """Change `p` and `velocity` by a step of gradient descent with decoupled weight decay.
+        """Change each (p, g, velocity, master) by a step of gradient descent.
 
-        `scalars` are learning_rate, momentum, nesterov and weight_decay.
+        `scalars` are learning_rate, momentum, nesterov and weight_decay (decoupled).
 
         ``velocity = momentum * velocity - learning_rate * g``, and ``p += velocity`` after
         ``p -= learning_rate * weight_decay * p``; with nesterov it is
