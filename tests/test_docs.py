@@ -22,7 +22,7 @@ SITE = "https://dropwise.readthedocs.io/en/latest/"
 FILES = "https://raw.githubusercontent.com/dropwise/dropwise/main/"
 
 OPTIONAL = {
-    "README.md": ["dask", "sklearn"],
+    "README.md": ["sklearn"],
     "docs/dask.md": ["dask", "xarray"],
     "docs/quickstart.md": ["dask", "sklearn", "torch"],
     "docs/sklearn.md": ["sklearn"],
@@ -46,7 +46,7 @@ def test_examples_in_pages(page):
 
 
 def links_of(page: Path) -> list[str]:
-    return re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
+    return re.findall(r'(?:\]\(|src=")([^)#\s"]+)', page.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
