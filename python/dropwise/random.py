@@ -6,8 +6,9 @@ each training forward takes one.  The key comes from a seed by `numpy.random.See
 
 from __future__ import annotations
 
-import itertools
 import operator
+import os
+import threading
 from typing import TypeAlias
 
 import numpy as np
@@ -90,6 +91,19 @@ def spawned_key(key: int, stream: int, i: int) -> int:
     return key_from_seed(np.random.SeedSequence([key, stream, i]))
 
 
+_lock = threading.RLock()  # for a few instructions; a signal handler may run within them
+
+
+def _renew_lock() -> None:
+    """After a fork: a thread that held the lock is not in the child."""
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
 class MaskStreams:
     """A key and the next unused stream.
 
@@ -100,7 +114,7 @@ class MaskStreams:
         ``2**56`` if all have been used.
     """
 
-    __slots__ = ("_count", "_given_back", "key", "next_stream")
+    __slots__ = ("key", "next_stream")
 
     def __init__(self, key: int, next_stream: int = 0) -> None:
         if not 0 <= key < KEY_END:
@@ -109,12 +123,9 @@ class MaskStreams:
             raise ValueError(f"next_stream must be in [0, 2**56], got {next_stream!r}")
         self.key = key
         self.next_stream = next_stream
-        # Moves on in one step of C code, so that two threads never get the same.
-        self._count = itertools.count(next_stream)
-        self._given_back: list[int] = []
 
     def take(self) -> int:
-        """A stream that has not been used, for the caller alone.
+        """The next stream, for the caller alone, whatever other threads do.
 
         Returns
         -------
@@ -125,49 +136,36 @@ class MaskStreams:
         RuntimeError
             If all have been used.
         """
-        try:
-            stream = self._given_back.pop() if self._given_back else next(self._count)
-        except IndexError:  # another thread has taken it
-            stream = next(self._count)
-        if stream >= self.next_stream:
-            if stream >= STREAM_END:
-                raise _none_left()
+        with _lock:
+            stream = self.peek()
             self.next_stream = stream + 1
         return stream
 
     def give_back(self, stream: int) -> None:
-        """Let a stream that was taken, and then not used, come next.
+        """Let a stream that was taken and not used come next, unless others have followed.
 
         Parameters
         ----------
         stream : int
         """
-        if self.next_stream == stream + 1:
-            self.next_stream = stream
-        self._given_back.append(stream)
+        with _lock:
+            if self.next_stream == stream + 1:
+                self.next_stream = stream
 
     def peek(self) -> int:
-        """The stream that a call of `use_up` will take."""
+        """The next stream; `use_up` takes it."""
         if self.next_stream >= STREAM_END:
-            raise _none_left()
+            raise RuntimeError("all 2**56 streams of this key have been used; take another seed")
         return self.next_stream
 
     def use_up(self, stream: int) -> None:
-        """Take a stream that was looked at, if no other thread has done so.
-
-        Parameters
-        ----------
-        stream : int
-        """
-        while self.next_stream <= stream:
-            self.take()
+        """Count a stream that was looked at as used."""
+        with _lock:  # another thread may have used more meanwhile
+            self.next_stream = max(self.next_stream, stream + 1)
 
     def copy(self) -> MaskStreams:
         """The same key and stream, to be counted apart."""
         return MaskStreams(self.key, self.next_stream)
-
-    def __reduce__(self) -> tuple[type[MaskStreams], tuple[int, int]]:
-        return MaskStreams, (self.key, self.next_stream)
 
     def state_dict(self) -> dict[str, int | str]:
         """The state in plain ints and strings; the key is too long for JSON's numbers."""
@@ -179,7 +177,3 @@ class MaskStreams:
 
     def __repr__(self) -> str:
         return f"MaskStreams(key={self.key:#018x}, next_stream={self.next_stream})"
-
-
-def _none_left() -> RuntimeError:
-    return RuntimeError("all 2**56 streams of this key have been used; take another seed")

@@ -113,7 +113,8 @@ def step_arguments(guarded, name):
     moments = [guarded.any(n, wide) for _ in range(2 if name == "adam_step" else 1)]
     master = guarded.any(n, "f4") if half or draw(st.integers(0, 9)) == 0 else None
     scalars = numbers(draw, {"adam_step": 7, "sgd_step": 4}[name] - (not draw(SIZES)), REALS)
-    return (p, g, *moments, scalars, master)
+    others = [draw(st.sampled_from([(), None, (p,)]))] if not draw(st.integers(0, 9)) else []
+    return [*others, (p, g, *moments, master)], scalars
 
 
 def softmax_arguments(guarded, name):
@@ -209,6 +210,43 @@ def test_a_call_computes_or_raises_and_writes_nowhere_else(data):
     message = "none"
     try:
         getattr(native, name)(*arguments)
+    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+        message = str(error)
+    assert message
+    guarded.check()
+
+
+def good_product(guarded, dtype):
+    """A record of a product that is computed, unless an array of it is read-only."""
+    draw = guarded.draw
+    m, k, n = (draw(SIDES) for _ in range(3))
+    layouts = st.sampled_from(["C", "F", "wide", "back"])
+    a, b = (guarded.array(shape, dtype, draw(layouts)) for shape in ((m, k), (k, n)))
+    record = Product(a, b, guarded.array((m, n), dtype), relu=draw(st.booleans()))
+    record.skip = draw(st.sampled_from(["", "a", "b", "ab"]))
+    if draw(st.booleans()):
+        record.bits, record.nonzero = (guarded.array(((m * n + 7) // 8,), "u1") for _ in range(2))
+    return record
+
+
+@given(st.data())
+def test_prepared_products_compute_or_raise_and_write_nowhere_else(data):
+    draw, guarded = data.draw, Guarded(data.draw)
+    dtype = draw(st.sampled_from(["f4", "f8"]))
+    products = [good_product(guarded, dtype) for _ in range(draw(st.integers(1, 2)))]
+    names = st.sampled_from(["a", "b", "out", "scale"])
+    varying = draw(st.lists(st.tuples(st.integers(0, len(products) - 1), names)))
+    values = []
+    for i, name in varying:
+        now = getattr(products[i], name)
+        values.append(draw(REALS) if name == "scale" else guarded.any(now.shape, dtype, now.ndim))
+    if draw(st.integers(0, 9)) == 0:
+        varying.append(draw(st.sampled_from([(2, "a"), (0, "bias"), (0,), None])))
+    message = "none"
+    try:
+        multiply = native.PreparedProducts(products, varying, draw(st.sampled_from([0, 0, 8, 12])))
+        del products
+        multiply(tuple(values))
     except (TypeError, ValueError, AttributeError, RuntimeError) as error:
         message = str(error)
     assert message

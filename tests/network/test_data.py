@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import scipy.sparse
 
 import dropwise as dw
 from dropwise._backends import active
 from dropwise.network.data import Data, checked_data
 from dropwise.network.workspace import Workspace
+from support import require
 
 ORDER = np.random.default_rng(0).permutation(10)
 
 
 @pytest.mark.parametrize("order", [None, ORDER])
-@pytest.mark.parametrize("make", [np.asarray, scipy.sparse.csr_array])
-def test_batches_have_the_rows_in_order_and_are_dense(order, make):
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_batches_have_the_rows_in_order_and_are_dense(order, kind):
     x, y, weight = np.eye(10), np.arange(10), np.arange(10.0)
-    batches = Data(make(x), y, weight).batches(4, order, Workspace())
+    rows_in = require("scipy.sparse").csr_array(x) if kind == "sparse" else x
+    batches = Data(rows_in, y, weight).batches(4, order, Workspace())
     batches = [Data(batch.x.copy(), batch.y, batch.weight) for batch in batches]
     assert [len(batch.x) for batch in batches] == [4, 4, 2]
     rows = np.arange(10) if order is None else order

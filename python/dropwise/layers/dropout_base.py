@@ -364,7 +364,7 @@ class DropoutBase(Layer):
             self._training_pass = record
 
     def _go_on_from(self, stand_in: DropoutBase) -> None:  # type: ignore[override]
-        self._streams = stand_in._streams
+        self._streams.next_stream = stand_in._streams.next_stream
 
     # ---- state
 
