@@ -14,7 +14,7 @@ from support import require
 ORDER = np.random.default_rng(0).permutation(10)
 
 
-@pytest.mark.parametrize("order", [None, ORDER])
+@pytest.mark.parametrize("order", [None, ORDER, ORDER.astype(np.int32)], ids=["none", "64", "32"])
 @pytest.mark.parametrize("kind", ["dense", "sparse"])
 def test_batches_have_the_rows_in_order_and_are_dense(order, kind):
     x, y, weight = np.eye(10), np.arange(10), np.arange(10.0)

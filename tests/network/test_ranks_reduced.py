@@ -151,7 +151,7 @@ def test_weights_that_balance_the_classes_need_the_rows_of_all_ranks():
 
     def run(comm):
         rows = parts[comm.Get_rank()]
-        with pytest.raises(ValueError, match="class_weight='balanced'.*its own rows"):
+        with pytest.raises(ValueError, match=r"class_weight='balanced'.*its own rows"):
             fit(make(), X[rows], Y[rows], comm, sharded=True, class_weight="balanced")
         whole, net = make("float64"), make("float64")
         weights = {0: 2.0, 1: 0.5}
