@@ -20,6 +20,8 @@ import dropwise as dw
 from dropwise import functional as F
 from dropwise._backends import active
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which jobs in the background ignore
+
 def interrupted(call, has_begun):
     "Whether Ctrl-C, as soon as the call has begun, ends it or comes after it."
     def press():
