@@ -321,7 +321,7 @@ def _predict_mc(
     first_row = block_info[0]["array-location"][0][0]
     if isinstance(model, Sequential):
         # All tasks use the same streams of one network, so none may use them up.
-        context = RunContext(True, keep_records=False, samples=n_samples)
+        context = RunContext(True, keep_records=False, samples=n_samples, takes_streams=False)
         transform = options.get("transform")
         both = monte_carlo.sample(model._fused, x, context, transform, first_row)
     else:

@@ -285,6 +285,40 @@ def test_a_forward_in_the_middle_of_another_takes_the_next_stream(name, before, 
     assert_equal([*got[:before], outer, inner, layer.forward(x)], want)
 
 
+def small_net():
+    layers = [dw.Dense(8, 9), dw.ReLU(), dw.Dropout(0.4), dw.Dense(9, 3)]
+    return dw.Sequential(layers, seed=1)
+
+
+@pytest.mark.parametrize("before", [0, 2], ids=["first run", "a replay"])
+@pytest.mark.parametrize("method", ["forward", "predict_mc"])
+def test_a_run_in_the_middle_of_another_takes_the_next_streams(method, before, monkeypatch):
+    net, alone = small_net(), small_net()
+    x = sample(6, 8)
+
+    def result(network):
+        if method == "forward":
+            return [network.forward(x)]
+        return [*network.predict_mc(x, 5)]
+
+    for network in (net, alone):
+        for _ in range(before):
+            network.backward(np.ones_like(network.forward(x)), input_grad=False)
+    want = result(alone) + result(alone) + result(alone)
+    computing, inner = _backends.active(), []
+    with monkeypatch.context() as patch:
+        for function in ("dropout_forward", "mask_bits"):
+
+            def meanwhile(*args, whole=getattr(computing, function)):
+                patch.undo()
+                inner.extend(result(net))
+                whole(*args)
+
+            patch.setattr(computing, function, meanwhile)
+        outer = result(net)
+    assert_equal([*outer, *inner, *result(net)], want)
+
+
 @pytest.fixture
 def switching_threads():
     before = sys.getswitchinterval()

@@ -349,22 +349,28 @@ class DropoutBase(Layer):
         return self._spec(training, dtype, stream, offset, noise_shape)
 
     def next_noise(self, dtype: np.dtype[Any]) -> tuple[float, float, int, int]:
-        """Rate, scale, key and stream of the next training run over a whole batch."""
+        """Rate, scale, key and stream, taken, of a training run over a whole batch."""
         rate, scale = _dtypes.rate_and_scale(self._rate, self._scaling, True, dtype)
-        return rate, scale, self._streams.key, self._streams.peek()
+        return rate, scale, self._streams.key, self._streams.take()
 
     def next_stream(self) -> int:
         """The stream of the next training forward."""
         return self._streams.peek()
 
-    def use_up(self, stream: int, record: DropoutPass | _PlainPass | None = None) -> None:
-        """Count `stream` as used, by the forward that left `record`."""
-        self._streams.use_up(stream)
-        if record is not None:
-            self._training_pass = record
+    def take_stream(self) -> int:
+        """The same, which is used up."""
+        return self._streams.take()
+
+    def give_back(self, stream: int) -> None:
+        """Undo `take_stream`, after a run that failed."""
+        self._streams.give_back(stream)
+
+    def remember(self, record: DropoutPass | _PlainPass) -> None:
+        """Keep the record of a training run, for `mask`."""
+        self._training_pass = record
 
     def _go_on_from(self, stand_in: DropoutBase) -> None:  # type: ignore[override]
-        self._streams.next_stream = stand_in._streams.next_stream
+        self._streams = stand_in._streams
 
     # ---- state
 

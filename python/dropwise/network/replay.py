@@ -114,27 +114,31 @@ class Replay:
             or not self._has_the_layers()
         ):
             return None
-        dtype, used = self._dtype, []
+        dtype, taken = self._dtype, []
         scales = []
-        for dropout, record, bits, shape, size in self._dropouts:
-            if context is None:
-                rate, scale, key, stream = dropout.next_noise(dtype)
-                self._backend.mask_bits(bits, size, rate, key, stream, 0)
-                taken = (shape, dtype, None, rate, scale, key, stream, False)
-                used.append((dropout, stream, taken))
-            else:
-                noise = dropout.noise_in(context, shape, dtype)
-                rate, scale, key, stream, offset, _, _, _ = noise
-                assert type(offset) is int
-                self._backend.mask_bits(bits, size, rate, key, stream, offset)
-                context.remember(dropout, DropoutPass(shape, dtype, None, *noise))
-            record.scale = scale
-            scales.append(scale)
-        y = _memory.empty(self._y_shape, dtype)
-        self._multiply_forward((x, y, *scales))
+        try:
+            for dropout, record, bits, shape, size in self._dropouts:
+                if context is None:
+                    rate, scale, key, stream = dropout.next_noise(dtype)
+                    taken.append((dropout, (shape, dtype, None, rate, scale, key, stream, False)))
+                    self._backend.mask_bits(bits, size, rate, key, stream, 0)
+                else:
+                    noise = dropout.noise_in(context, shape, dtype)
+                    rate, scale, key, stream, offset, _, _, _ = noise
+                    assert type(offset) is int
+                    self._backend.mask_bits(bits, size, rate, key, stream, offset)
+                    context.remember(dropout, DropoutPass(shape, dtype, None, *noise))
+                record.scale = scale
+                scales.append(scale)
+            y = _memory.empty(self._y_shape, dtype)
+            self._multiply_forward((x, y, *scales))
+        except BaseException:
+            for dropout, left in taken:
+                dropout.give_back(left[6])
+            raise
         self.records[0].x.values, self.records[-1].y.values = x, y
-        for dropout, stream, taken in used:
-            dropout.use_up(stream, taken)
+        for dropout, left in taken:
+            dropout.remember(left)
         return y
 
     def backward(self, dy: Array) -> bool:

@@ -178,10 +178,9 @@ class Sequential(TrainableNetwork):
                 if again is not None:
                     return again
         rows = self.check_input(x)
-        context = RunContext(training, keep_records=True)
-        context.first_row = _arguments.as_integer(first_row, "first_row", least=0)
-        y, this = self._fused.forward(rows, context, self._take_pass())
-        context.commit()
+        with RunContext(training, keep_records=True) as context:
+            context.first_row = _arguments.as_integer(first_row, "first_row", least=0)
+            y, this = self._fused.forward(rows, context, self._take_pass())
         self._pass = this
         return y
 
