@@ -308,8 +308,9 @@ def test_a_run_in_the_middle_of_another_takes_the_next_streams(method, before, m
     computing, inner = _backends.active(), []
     with monkeypatch.context() as patch:
         for function in ("dropout_forward", "mask_bits"):
+            whole = getattr(computing, function)
 
-            def meanwhile(*args, whole=getattr(computing, function)):
+            def meanwhile(*args, whole=whole):
                 patch.undo()
                 inner.extend(result(net))
                 whole(*args)
