@@ -238,7 +238,7 @@ def test_rows_are_taken_in_any_order(backend, threads, shape, dtype):
 def test_rows_that_would_be_elsewhere_are_refused():
     require("dropwise._native")
     with dw.backend("native"):
-        x, rows, out = np.ones((4, 3)), np.array([0, 3]), np.empty((2, 3))
+        x, rows, out = np.ones((4, 3)), np.array([0, 3]), np.zeros((2, 3))
         for wrong in (
             (x, np.array([0, 4]), out),
             (x, np.array([0, -1]), out),
