@@ -1,4 +1,4 @@
-"""The axes of the suite: backends, instruction sets, thread counts."""
+"""The axes of the suite; and which tests need a checkout."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -25,6 +26,27 @@ hypothesis.settings.register_profile(
     ],
 )
 hypothesis.settings.load_profile("dropwise")
+
+# Tests of the repository rather than of the package.  A copy of tests/ beside an installed package
+# goes without them, as does a source distribution, which has no .ci.
+OF_THE_REPOSITORY = [
+    "statistics/test_batteries.py",
+    "test_architecture.py",
+    "test_bench.py",
+    "test_build.py",
+    "test_docs.py",
+    "test_packaging.py",
+    "test_scale_model.py",
+    "test_typing.py",
+]
+IN_A_CHECKOUT = (Path(__file__).parents[1] / ".ci").is_dir()
+collect_ignore = [] if IN_A_CHECKOUT else OF_THE_REPOSITORY
+
+
+def pytest_report_header() -> str | None:
+    if IN_A_CHECKOUT:
+        return None
+    return f"not in a checkout, so these are left out: {', '.join(OF_THE_REPOSITORY)}"
 
 
 def _isas() -> list[str]:

@@ -68,7 +68,7 @@ def test_a_bench_checks_and_times_all_its_contenders(name, tmp_path):
 
 
 def test_a_large_array_of_dask_takes_the_memory_of_a_few_chunks():
-    for needed in ("rich", "dask", "dropwise._native"):
+    for needed in ("rich", "dask", "dropwise._native", "resource"):
         require(needed)
     said = _run("dask_memory.py", "--gib", "2")
     assert said.startswith("2 GiB: at most ")

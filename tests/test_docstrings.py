@@ -11,7 +11,13 @@ import pytest
 import dropwise
 from support import require
 
-OPTIONAL = {"dropwise.dask": "dask", "dropwise.sklearn": "sklearn", "dropwise.torch": "torch"}
+OPTIONAL = {
+    "dropwise._backends": "numba",  # whose examples list both
+    "dropwise._backends.numba": "numba",
+    "dropwise.dask": "dask",
+    "dropwise.sklearn": "sklearn",
+    "dropwise.torch": "torch",
+}
 MODULES = sorted(
     module.name
     for module in pkgutil.walk_packages(dropwise.__path__, "dropwise.")

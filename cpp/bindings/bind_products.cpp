@@ -267,7 +267,7 @@ class PreparedProducts {
         for (const py::handle field : py::iter(varying)) add_varying(field);
     }
 
-    void multiply(const py::args& values) const {
+    void multiply(const py::typing::Tuple<py::object, py::ellipsis>& values) const {
         require(values.size() == varying_.size(), "there must be a value for each varying field");
         for (const Record& record : records_)
             require(record.out.writeable(), "out must be writeable");
@@ -373,7 +373,7 @@ void bind_products(py::module_& m) {
     py::class_<PreparedProducts>(m, "PreparedProducts")
         .def(py::init<const py::object&, const py::object&, std::size_t>(), py::arg("products"),
              py::arg("varying"), py::arg("block_rows") = 0)
-        .def("__call__", &PreparedProducts::multiply);
+        .def("__call__", &PreparedProducts::multiply, py::arg("values"));
     m.def("strategy_of", &strategy_of, py::arg("product"));
     m.def("product_terms", &product_terms, py::arg("product"), py::arg("density"));
 }

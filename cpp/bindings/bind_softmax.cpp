@@ -5,8 +5,12 @@
 // memory.
 #include "ops/softmax.hpp"
 
+#include <pybind11/stl.h>
+
 #include <algorithm>
+#include <optional>
 #include <string_view>
+#include <utility>
 
 #include "bindings/elements.hpp"
 
@@ -54,26 +58,29 @@ void with_real(const py::array& scores, Body&& body) {
         body(double{});
 }
 
-// False: a label is out of range, and nothing is written.
-bool bind_forward(const py::array& scores, const py::array& labels, py::array probabilities,
-                  py::array losses, py::array correct) {
+// None: a label is out of range, and nothing is written.
+std::optional<std::pair<double, std::size_t>> bind_forward(const py::array& scores,
+                                                           const py::array& labels,
+                                                           py::array probabilities,
+                                                           py::array losses, py::array correct) {
     check_shape(scores, probabilities);
     check_rows(labels, scores, "i", sizeof(std::int64_t));
     check_rows(losses, scores, "f", sizeof(double));
     check_rows(correct, scores, "b", 1);
-    bool done = false;
+    std::optional<std::pair<double, std::size_t>> result;
     with_real(scores, [&](auto zero) {
         using T = decltype(zero);
         const Classified<T> x = classified<T>(scores, labels);
         T* const to = static_cast<T*>(probabilities.mutable_data());
         auto* const loss = static_cast<double*>(losses.mutable_data());
         auto* const right = static_cast<std::uint8_t*>(correct.mutable_data());
-        done = has_classes(x);
-        if (!done) return;
+        if (!has_classes(x)) return;
         const MaybeRelease release(x.rows * x.classes);
         softmax_cross_entropy(x, to, loss, right);
+        result.emplace(sum_by_halves(x.rows, loss),
+                       static_cast<std::size_t>(std::count(right, right + x.rows, 1)));
     });
-    return done;
+    return result;
 }
 
 void bind_gradient(const py::array& probabilities, const py::array& labels,

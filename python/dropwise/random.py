@@ -7,6 +7,8 @@ each training forward takes one.  The key comes from a seed by `numpy.random.See
 from __future__ import annotations
 
 import operator
+import os
+import threading
 from typing import TypeAlias
 
 import numpy as np
@@ -89,6 +91,19 @@ def spawned_key(key: int, stream: int, i: int) -> int:
     return key_from_seed(np.random.SeedSequence([key, stream, i]))
 
 
+_lock = threading.RLock()  # for a few instructions; a signal handler may run within them
+
+
+def _renew_lock() -> None:
+    """After a fork: a thread that held the lock is not in the child."""
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
 class MaskStreams:
     """A key and the next unused stream.
 
@@ -109,11 +124,44 @@ class MaskStreams:
         self.key = key
         self.next_stream = next_stream
 
+    def take(self) -> int:
+        """The next stream, for the caller alone, whatever other threads do.
+
+        Returns
+        -------
+        int
+
+        Raises
+        ------
+        RuntimeError
+            If all have been used.
+        """
+        with _lock:
+            stream = self.peek()
+            self.next_stream = stream + 1
+        return stream
+
+    def give_back(self, stream: int) -> None:
+        """Let a stream that was taken and not used come next, unless others have followed.
+
+        Parameters
+        ----------
+        stream : int
+        """
+        with _lock:
+            if self.next_stream == stream + 1:
+                self.next_stream = stream
+
     def peek(self) -> int:
-        """The next stream; it is used once ``next_stream`` is set past it."""
+        """The next stream; `use_up` takes it."""
         if self.next_stream >= STREAM_END:
             raise RuntimeError("all 2**56 streams of this key have been used; take another seed")
         return self.next_stream
+
+    def use_up(self, stream: int) -> None:
+        """Count a stream that was looked at as used."""
+        with _lock:  # another thread may have used more meanwhile
+            self.next_stream = max(self.next_stream, stream + 1)
 
     def copy(self) -> MaskStreams:
         """The same key and stream, to be counted apart."""

@@ -70,7 +70,7 @@ def test_without_the_native_module_numba_is_the_default():
 
 def test_without_any_backend_the_error_gives_all_reasons():
     code = "import sys; sys.modules['dropwise._native'] = sys.modules['numba'] = None\n" + ACTIVE
-    message = run(code)
+    message = run(code, DROPWISE_BACKEND="")
     assert message.startswith("ImportError: no backend is available (native: ")
     assert "numba: " in message
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import re
 import struct
 import tracemalloc
 import warnings
@@ -265,7 +266,9 @@ def test_entries_cannot_share_their_bytes():
     first = data.index(b"PK\x01\x02")
     second = data.index(b"PK\x01\x02", first + 4)
     data[second + 42 : second + 46] = data[first + 42 : first + 46]  # where the entry begins
-    assert "entry 'network.0.0.weight': File name in directory" in refusal(bytes(data))
+    # Which of the two is found first, and how, depends on the Python.
+    second_or_first = "'network.0.0.weight': File name in directory|'dropwise': Overlapped entries"
+    assert re.search(f"entry ({second_or_first})", refusal(bytes(data)))
 
 
 def test_an_array_whose_bytes_were_changed_is_refused():

@@ -9,7 +9,7 @@ import os
 
 import pytest
 
-from support import is_installed, run_python
+from support import require, run_python
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="signals are another thing here")
 
@@ -19,6 +19,8 @@ import numpy as np
 import dropwise as dw
 from dropwise import functional as F
 from dropwise._backends import active
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which jobs in the background ignore
 
 def interrupted(call, has_begun):
     "Whether Ctrl-C, as soon as the call has begun, ends it or comes after it."
@@ -57,10 +59,9 @@ assert 300 < np.count_nonzero(F.dropout(np.ones(1000), 0.5, key=3)) < 700
 
 def settings(backend):
     """The slowest kernels on one thread, so that the signal comes in time."""
+    require({"native": "dropwise._native", "numba": "numba"}[backend])
     if backend == "numba":
         return {"DROPWISE_BACKEND": "numba"}
-    if not is_installed("dropwise._native"):
-        pytest.skip("no native module")
     return {"DROPWISE_BACKEND": "native", "DROPWISE_ISA": "scalar", "DROPWISE_NUM_THREADS": "1"}
 
 

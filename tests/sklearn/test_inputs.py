@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import scipy.sparse
 
 from support import require
 
 require("sklearn")
+import scipy.sparse
 from sklearn.datasets import make_classification
 
 from dropwise.sklearn import MLPClassifier, MLPRegressor

@@ -136,11 +136,11 @@ class Backend(Protocol):
 
     def prepare(
         self, products: Sequence[Product], varying: Sequence[tuple[int, str]], block_rows: int = 0
-    ) -> Callable[..., None]:
+    ) -> Callable[[tuple[Any, ...]], None]:
         """Return ``multiply`` of these products, as they are now, for calls that differ in values.
 
-        Each call gives the values of the fields in `varying`, in this order: pairs of the index of
-        a product and "a", "b", "out" or "scale".  Arrays have the shape and dtype that they have
+        Each call gives a tuple of the values of the fields in `varying`: pairs of the index of a
+        product and "a", "b", "out" or "scale".  Arrays have the shape and dtype that they have
         now, and `out` the strides.  They are held no longer than the call.
         """
 
@@ -184,13 +184,15 @@ class Backend(Protocol):
         probabilities: Array,
         losses: NDArray[np.float64],
         correct: NDArray[np.bool_],
-    ) -> bool:
+    ) -> tuple[float, int] | None:
         """Write the softmax of each row of `scores` [B, C], and what follows for its class.
 
         `losses` [B] get -log of what the softmax gives the class in `labels` [B], and `correct` [B]
         whether the first of the largest scores (NaN being the largest) is that of the class.
-        `scores` and `probabilities` are float32 or float64 alike.  False, and nothing is written, if
-        a label is not in [0, C).
+        `scores` and `probabilities` are float32 or float64 alike.
+
+        Returns the sum of the losses, added up in pairs of halves down to 128 rows, and how many
+        are correct.  None, and nothing is written, if a label is not in [0, C).
         """
 
     def softmax_gradient(

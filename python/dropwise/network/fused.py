@@ -269,11 +269,7 @@ class FusedLayers:
             raise
         if input_grad:
             return gradient
-        if (
-            self._all_fused
-            and this.training
-            and can_replay(records, memory.workspaces)
-        ):
+        if self._all_fused and this.training and can_replay(records, memory.workspaces):
             memory.replay = Replay(self._all_fused, records, memory.workspaces, this.block_rows)
         return None
 

@@ -64,6 +64,8 @@ class Replay:
         for i, (block, workspace) in enumerate(zip(blocks, workspaces, strict=True)):
             ready, record = workspace.forward, self.records[i]
             assert ready is not None
+            # The forward may have been a replay, which leaves the records alone.
+            ready.product.a, ready.product.out = record.x.values, record.y.values
             products.append(ready.product)
             if block.dropout is not None:
                 assert ready.mask is not None
@@ -123,12 +125,13 @@ class Replay:
             else:
                 noise = dropout.noise_in(context, shape, dtype)
                 rate, scale, key, stream, offset, _, _, _ = noise
+                assert type(offset) is int
                 self._backend.mask_bits(bits, size, rate, key, stream, offset)
                 context.remember(dropout, DropoutPass(shape, dtype, None, *noise))
             record.scale = scale
             scales.append(scale)
         y = _memory.empty(self._y_shape, dtype)
-        self._multiply_forward(x, y, *scales)
+        self._multiply_forward((x, y, *scales))
         self.records[0].x.values, self.records[-1].y.values = x, y
         for dropout, stream, taken in used:
             dropout.use_up(stream, taken)
@@ -148,7 +151,7 @@ class Replay:
         values: list[Any] = [self.records[0].x.values.T] if self._reads_x else []
         values += [dy] * self._reads_dy
         values += [record.scale for record in self._scaled_by]
-        self._multiply_backward(*values)
+        self._multiply_backward(tuple(values))
         for dense in reversed(self._dense):
             dense.complete_gradients()
         return True

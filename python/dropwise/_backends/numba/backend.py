@@ -117,13 +117,13 @@ class NumbaBackend:
 
     def prepare(
         self, products: Sequence[Product], varying: Sequence[tuple[int, str]], block_rows: int = 0
-    ) -> Callable[..., None]:
+    ) -> Callable[[tuple[Any, ...]], None]:
         prepared = [replace(product) for product in products]
         for i, name in varying:
             if name != "scale":
                 setattr(prepared[i], name, _NOTHING)
 
-        def multiply(*values: Any) -> None:
+        def multiply(values: tuple[Any, ...]) -> None:
             ready = [replace(product) for product in prepared]
             for (i, name), value in zip(varying, values, strict=True):
                 setattr(ready[i], name, value)
