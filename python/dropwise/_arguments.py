@@ -145,9 +145,13 @@ def as_input(x: ArrayLike, *, keep_integers: bool) -> Array:
     dtype = x.dtype
     if dtype.kind in "biu" and not keep_integers:
         return x.astype(F64)
-    if is_real(dtype) or dtype.kind == "c":
-        return x if dtype.isnative else x.astype(native(dtype))
-    raise TypeError(f"x must be an array of numbers, got dtype {dtype}")
+    check_numbers(dtype, "x")
+    return x if dtype.isnative else x.astype(native(dtype))
+
+
+def check_numbers(dtype: np.dtype[Any], name: str) -> None:
+    if not (is_real(dtype) or dtype.kind == "c"):
+        raise TypeError(f"{name} must be an array of numbers, got dtype {dtype}")
 
 
 def as_operand(x: Array, dtype: np.dtype[Any]) -> Array:
