@@ -17,7 +17,6 @@ import os
 import platform
 import random
 import re
-import resource
 import statistics
 import subprocess
 import sys
@@ -266,6 +265,8 @@ def mebibytes(field: str) -> float:
                 return int(line.split()[1]) / 1024
     except OSError:
         pass
+    import resource  # which Windows does not have
+
     # Elsewhere than on Linux there is only the peak; macOS counts bytes.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1024**2 if sys.platform == "darwin" else 1024)

@@ -13,7 +13,8 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,23 +50,22 @@ class Gain(NamedTuple):
 
 _STEP = "step, (256, 1024, 1024, 1024), rate 0.5"
 GAINS = (
-    Gain("Dropout, forward and backward, 64 K to 16 M numbers, rate 0.1", "PyTorch",
+    Gain("Dropout and its gradient, 64 K to 16 M numbers, rate 0.1", "PyTorch",
          "elementwise", ("forward + backward, 64 K to 16 M, rate 0.1", "PyTorch eager")),
-    Gain("Dropout of 16 M numbers into a new array", "copying the array (`x.copy()`)",
+    Gain("Dropout of 16 M numbers into a new array", "`x.copy()`",
          "elementwise", ("forward 16 M, fresh output", "x.copy()")),
-    Gain("An epoch of `fit`, layers of 784, 1024, 1024 and 10, rate 0.5", "PyTorch, fused Adam",
+    Gain("An epoch, layers of 784, 1024, 1024, 10, rate 0.5", "PyTorch",
          "fit", ("epoch of fit, (784, 1024, 1024, 10), rate 0.5", "PyTorch, fused Adam")),
-    Gain("Forward and backward of Dense, ReLU, Dropout, Dense, 1024 wide, rate 0.5", "PyTorch",
+    Gain("A step of Dense, ReLU, Dropout, Dense, 1024 wide, rate 0.5", "PyTorch",
          "fit", (_STEP, "PyTorch")),
-    Gain("An epoch of the spiral run (2, 512, 3)", "PyTorch",
+    Gain("An epoch of the spiral run", "PyTorch",
          "spiral", ("one epoch of the spiral run", "PyTorch")),
-    Gain("A step of a `TransformerEncoder` of PyTorch, width 256, rate 0.5, after `convert`",
-         "the same before", "torch_door", ("encoder, 256, rate 0.5", "PyTorch")),
-    Gain("A product that skips 80 % zeros", "the dense product of the best OpenBLAS",
+    Gain("A step of PyTorch's transformer, 256 wide, rate 0.5", "unconverted",
+         "torch_door", ("encoder, 256, rate 0.5", "PyTorch")),
+    Gain("A product that skips 80 % zeros", "OpenBLAS, dense",
          "products", ("skipping x @ W at rate 0.8, avx512", "best OpenBLAS, dense")),
-    Gain("A book's script (*Neural Networks from Scratch*, chapter 15), one import changed",
-         "its own classes", "textbook_scripts",
-         ("nnfs chapter 15, all classes swapped", "the text's own")),
+    Gain("*Neural Networks from Scratch*, chapter 15", "its own classes",
+         "textbook_scripts", ("nnfs chapter 15, all classes swapped", "the text's own")),
 )  # fmt: skip
 
 
@@ -174,23 +174,34 @@ def results(summary: Mapping[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
 # ---- tables ------------------------------------------------------------------------------------
 
 
+def span(values: Sequence[float]) -> str:
+    """The least and the largest of these, or one if they are shown alike."""
+    low, high = min(values), max(values)
+    digits = 0 if low >= 9.95 else 1 if low >= 1.95 else 2
+    return " to ".join(dict.fromkeys(f"{value:.{digits}f}" for value in (low, high)))
+
+
 def words(ratio: Mapping[str, Any]) -> str:
     """What a ratio says: of time, of speed, or of memory."""
-    low, high = sorted((ratio["worst"], ratio["best"]))
-    digits = 0 if low >= 9.95 else 1 if low >= 1.95 else 2
-    shown = f"{low:.{digits}f}"
-    if f"{high:.{digits}f}" != shown:
-        shown += f" to {high:.{digits}f}"
+    values = ratio["worst"], ratio["best"]
     if ratio["kind"] == ">=":
-        return f"{shown} times as fast"
+        return f"{span(values)} times as fast"
     unit = "memory" if ratio["kind"] == "memory" else "time"
-    return f"{shown} {'of' if high < 1 else 'times'} the {unit}"
+    return f"{span(values)} {'of' if max(values) < 1 else 'times'} the {unit}"
 
 
-def ratios(summary: Mapping[str, Any], bench: str) -> dict[tuple[str, ...], str]:
+def gain(ratio: Mapping[str, Any]) -> str:
+    """How many times as fast, also where the ratio is of times."""
+    values = ratio["worst"], ratio["best"]
+    return span(values if ratio["kind"] == ">=" else [1 / value for value in values])
+
+
+def ratios(
+    summary: Mapping[str, Any], bench: str, say: Callable[[Mapping[str, Any]], str] = words
+) -> dict[tuple[str, ...], str]:
     """What was measured by one bench, by what, against what and how many threads."""
     return {
-        (ratio["what"], ratio["against"], str(found["threads"])): words(ratio)
+        (ratio["what"], ratio["against"], str(found["threads"])): say(ratio)
         for name, found in results(summary)
         if name == bench
         for ratio in found["ratios"]
@@ -205,16 +216,13 @@ def markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 def short_table(machines: Mapping[str, Mapping[str, Any]]) -> str:
     """What a user gains: the README's rows."""
     lines = []
-    for gain in GAINS:
-        cells = []
-        for summary in machines.values():
-            found = ratios(summary, gain.bench)
-            cells.append(found.get((*gain.row, "1"), ""))
+    for row in GAINS:
+        found = [ratios(summary, row.bench, gain) for summary in machines.values()]
+        cells = [each.get((*row.row, "1"), "") for each in found]
         if any(cells):
-            command = f"`python3 {SECTIONS[gain.bench][1]}`"
-            lines.append([gain.text, gain.against, *cells, command])
-    names = [summary["cpu"] for summary in machines.values()]
-    return markdown(["", "compared with", *names, "measured by"], lines)
+            lines.append([row.text, row.against, *cells, f"`{Path(SECTIONS[row.bench][1]).name}`"])
+    names = [re.sub(r"\(R\)| Processor", "", summary["cpu"]) for summary in machines.values()]
+    return markdown(["", "times as fast as", *names, "in `bench/`"], lines)
 
 
 def long_tables(machines: Mapping[str, Mapping[str, Any]]) -> str:

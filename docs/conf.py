@@ -77,15 +77,3 @@ sphinx_gallery_conf = {
     "show_signature": False,
     "show_memory": False,
 }
-
-
-def without_last_blank_lines(app, page, source):
-    """Blocks end without the blank line that ends their last result for doctest.
-
-    The blank line before a block without a language goes, too, which changes nothing.
-    """
-    source[0] = source[0].replace("\n\n```\n", "\n```\n")
-
-
-def setup(app):
-    app.connect("source-read", without_last_blank_lines)

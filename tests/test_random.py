@@ -52,16 +52,36 @@ def test_a_child_has_the_spawn_key_of_its_number():
     assert key_from_seed(spawn(parent, 2)) == key_from_seed(child)
 
 
-def test_a_stream_is_used_once_the_count_is_set_past_it():
+def test_streams_are_taken_in_turn_and_one_given_back_comes_again():
     streams = MaskStreams(9, 5)
-    assert [streams.peek(), streams.peek()] == [5, 5]
-    streams.next_stream = 6
-    assert streams.peek() == 6
+    assert [streams.take(), streams.take(), streams.next_stream] == [5, 6, 7]
+    streams.give_back(6)
+    assert streams.next_stream == 6
+    assert streams.copy().take() == streams.take() == 6
+    assert streams.take() == 7
+
+
+def test_a_stream_given_back_after_later_ones_were_taken_is_not_lost():
+    streams = MaskStreams(9)
+    first, second = streams.take(), streams.take()
+    streams.give_back(first)
+    assert streams.next_stream == second + 1  # what goes on from this state repeats none
+    assert [streams.take(), streams.take()] == [first, second + 1]
+
+
+def test_a_stream_that_is_looked_at_is_not_taken():
+    streams = MaskStreams(9, 5)
+    assert [streams.peek(), streams.peek(), streams.take(), streams.peek()] == [5, 5, 5, 6]
 
 
 def test_after_the_last_stream_there_is_none():
-    with pytest.raises(RuntimeError, match=r"all 2\*\*56 streams"):
-        MaskStreams(0, 2**56).peek()
+    streams = MaskStreams(0, 2**56 - 1)
+    assert streams.take() == 2**56 - 1
+    for _ in range(2):
+        for call in (streams.take, streams.peek):
+            with pytest.raises(RuntimeError, match=r"all 2\*\*56 streams"):
+                call()
+    assert streams.state_dict()["next_stream"] == 2**56
 
 
 @pytest.mark.parametrize(("key", "stream"), [(-1, 0), (2**64, 0), (0, -1), (0, 2**56 + 1)])
@@ -110,5 +130,5 @@ def test_a_state_that_is_none_is_refused(change, error, message):
 )
 def test_a_copy_counts_for_itself(duplicate):
     streams = MaskStreams(1, 2)
-    duplicate(streams).next_stream = 7
+    duplicate(streams).take()
     assert streams.next_stream == 2

@@ -5,6 +5,8 @@
 
 #include <pybind11/typing.h>
 
+#include <vector>
+
 #include "bindings/elements.hpp"
 
 namespace dropwise {
@@ -50,33 +52,61 @@ Parameters parameters(py::array& p, const py::array& g, const py::object& master
     return x;
 }
 
-void bind_adam_step(py::array p, const py::array& g, const py::object& m, const py::object& v,
-                    const Scalars& scalars, const py::object& master) {
-    const Parameters x = parameters(p, g, master);
-    void* const mean = beside(m, x);
-    void* const square = beside(v, x);
-    require(mean != nullptr && square != nullptr, "m and v must be arrays");
-    const AdamScalars s = adam_scalars(scalars);
-    const MaybeRelease release(x.n);
-    adam_step(x, mean, square, s);
+// What one parameter moves with: tuples of Python, of which each has so many fields.
+struct Moving {
+    py::object arrays;  // holds them
+    Parameters parameters;
+    void* first;   // m or velocity
+    void* second;  // v
+};
+
+// Reads all before anything moves.
+std::vector<Moving> read(const py::object& sequence, py::ssize_t fields) {
+    std::vector<Moving> all;
+    for (const py::handle item : py::iter(sequence)) {
+        require(PyTuple_Check(item.ptr()) && PyTuple_GET_SIZE(item.ptr()) == fields,
+                "parameters must be tuples of arrays");
+        const auto field = [&](py::ssize_t i) {
+            return py::reinterpret_borrow<py::object>(PyTuple_GET_ITEM(item.ptr(), i));
+        };
+        require(py::isinstance<py::array>(field(0)) && py::isinstance<py::array>(field(1)),
+                "p and g must be arrays");
+        auto p = py::reinterpret_borrow<py::array>(field(0));
+        const Parameters x =
+            parameters(p, py::reinterpret_borrow<py::array>(field(1)), field(fields - 1));
+        all.push_back({py::reinterpret_borrow<py::object>(item), x, beside(field(2), x),
+                       fields == 5 ? beside(field(3), x) : nullptr});
+    }
+    return all;
 }
 
-void bind_sgd_step(py::array p, const py::array& g, const py::object& velocity,
-                   const Scalars& scalars, const py::object& master) {
-    const Parameters x = parameters(p, g, master);
-    void* const moving = beside(velocity, x);
+std::size_t elements(const std::vector<Moving>& all) {
+    std::size_t n = 0;
+    for (const Moving& moving : all) n += moving.parameters.n;
+    return n;
+}
+
+void bind_adam_step(const py::object& parameters, const Scalars& scalars) {
+    const std::vector<Moving> all = read(parameters, 5);
+    for (const Moving& moving : all)
+        require(moving.first != nullptr && moving.second != nullptr, "m and v must be arrays");
+    const AdamScalars s = adam_scalars(scalars);
+    const MaybeRelease release(elements(all));
+    for (const Moving& moving : all) adam_step(moving.parameters, moving.first, moving.second, s);
+}
+
+void bind_sgd_step(const py::object& parameters, const Scalars& scalars) {
+    const std::vector<Moving> all = read(parameters, 4);
     const SGDScalars s = sgd_scalars(scalars);
-    const MaybeRelease release(x.n);
-    sgd_step(x, moving, s);
+    const MaybeRelease release(elements(all));
+    for (const Moving& moving : all) sgd_step(moving.parameters, moving.first, s);
 }
 
 }  // namespace
 
 void bind_optimizer(py::module_& m) {
-    m.def("adam_step", &bind_adam_step, py::arg("p"), py::arg("g"), py::arg("m"), py::arg("v"),
-          py::arg("scalars"), py::arg("master") = py::none());
-    m.def("sgd_step", &bind_sgd_step, py::arg("p"), py::arg("g"), py::arg("velocity"),
-          py::arg("scalars"), py::arg("master") = py::none());
+    m.def("adam_step", &bind_adam_step, py::arg("parameters"), py::arg("scalars"));
+    m.def("sgd_step", &bind_sgd_step, py::arg("parameters"), py::arg("scalars"));
 }
 
 }  // namespace dropwise

@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "bindings/bind.hpp"
@@ -209,6 +210,33 @@ void multiply_one(const Record& record) {
     });
 }
 
+template <class T>
+using Chain = std::vector<ops::Product<T>>;
+
+template <class T>
+Chain<T> chain_of(const std::vector<Record>& records, std::size_t block_rows) {
+    Chain<T> chain;
+    chain.reserve(records.size());
+    for (const Record& record : records) {
+        require(record.dtype() == records[0].dtype(), "products of one call must have one dtype");
+        chain.push_back(record.product<T>());
+    }
+    require(block_rows % 8 == 0, "block_rows must be a multiple of 8");
+    for (const auto& product : chain)
+        require(block_rows == 0 || ops::rows_of(product) == ops::rows_of(chain[0]),
+                "products in blocks must share their rows");
+    return chain;
+}
+
+template <class T>
+void compute(const Chain<T>& chain, std::size_t block_rows) {
+    const GilRelease release;
+    if (block_rows == 0)
+        ops::multiply_chain(chain);
+    else
+        ops::multiply_by_blocks(chain, block_rows);
+}
+
 // Takes a sequence as a plain object: a cast to std::vector would copy it, and the stubs have no
 // name for the items of a py::sequence.
 void multiply(const py::object& sequence, std::size_t block_rows) {
@@ -217,29 +245,104 @@ void multiply(const py::object& sequence, std::size_t block_rows) {
     const auto products = py::reinterpret_borrow<py::sequence>(sequence);
     const std::size_t n = products.size();
     if (n == 0) return;
-    require(block_rows % 8 == 0, "block_rows must be a multiple of 8");
     if (n == 1 && block_rows == 0) return multiply_one(Record(py::object(products[0])));
     std::vector<Record> records;
     records.reserve(n);
     for (const py::handle product : products) records.emplace_back(product);
     with_dtype(records[0].dtype(), [&](auto zero) {
-        std::vector<ops::Product<decltype(zero)>> chain;
-        chain.reserve(n);
-        for (const Record& record : records) {
-            require(record.dtype() == records[0].dtype(),
-                    "products of one call must have one dtype");
-            chain.push_back(record.product<decltype(zero)>());
-        }
-        for (const auto& product : chain)
-            require(block_rows == 0 || ops::rows_of(product) == ops::rows_of(chain[0]),
-                    "products in blocks must share their rows");
-        const GilRelease release;
-        if (block_rows == 0)
-            ops::multiply_chain(chain);
-        else
-            ops::multiply_by_blocks(chain, block_rows);
+        compute(chain_of<decltype(zero)>(records, block_rows), block_rows);
     });
 }
+
+// Products that are read once and computed many times, each time with other values of some fields.
+class PreparedProducts {
+  public:
+    // `varying` has pairs of the index of a product and the name of its field.
+    PreparedProducts(const py::object& products, const py::object& varying, std::size_t block_rows)
+        : block_rows_(block_rows) {
+        for (const py::handle product : py::iter(products)) records_.emplace_back(product);
+        require(!records_.empty(), "there must be products");
+        with_dtype(records_[0].dtype(),
+                   [&](auto zero) { chain_ = chain_of<decltype(zero)>(records_, block_rows_); });
+        for (const py::handle field : py::iter(varying)) add_varying(field);
+    }
+
+    void multiply(const py::typing::Tuple<py::object, py::ellipsis>& values) const {
+        require(values.size() == varying_.size(), "there must be a value for each varying field");
+        for (const Record& record : records_)
+            require(record.out.writeable(), "out must be writeable");
+        std::visit(
+            [&](auto chain) {  // a copy: what is given is held no longer than the call
+                for (std::size_t i = 0; i < varying_.size(); ++i)
+                    set(chain[varying_[i].product], varying_[i].field,
+                        PyTuple_GET_ITEM(values.ptr(), static_cast<py::ssize_t>(i)));
+                compute(chain, block_rows_);
+            },
+            chain_);
+    }
+
+  private:
+    enum class Field { a, b, out, scale };
+    struct Varying {
+        std::size_t product;
+        Field field;
+    };
+
+    void add_varying(py::handle pair) {
+        const auto [product, name] = pair.cast<std::pair<std::size_t, std::string>>();
+        require(product < records_.size(), "varying must name products that there are");
+        Record& record = records_[product];
+        Field field = Field::scale;
+        if (name == "a") {
+            field = Field::a;
+            record.a = py::array();
+        } else if (name == "b") {
+            field = Field::b;
+            record.b = py::array();
+        } else if (name == "out") {
+            field = Field::out;
+            record.out = py::array();
+        } else {
+            require(name == "scale", "a varying field must be a, b, out or scale");
+        }
+        varying_.push_back({product, field});
+    }
+
+    // Strides of out do not change, since its bits depend on them.
+    template <class T>
+    static void set(ops::Product<T>& product, Field field, py::handle value) {
+        if (field == Field::scale) {
+            product.scale = static_cast<T>(value.cast<double>());
+            return;
+        }
+        require(py::isinstance<py::array>(value), "a, b and out must be arrays");
+        const auto array = py::reinterpret_borrow<py::array>(value);
+        require(array.dtype().num() == py::dtype::num_of<T>(),
+                "operands and out must have one dtype");
+        const auto is_as = [](const auto& x, const auto& before) {
+            return x.rows == before.rows && x.cols == before.cols;
+        };
+        bool fits = false;
+        if (field == Field::out) {
+            const Matrix<T> out = matrix<T>(array);
+            fits = array.writeable() && is_as(out, product.out) &&
+                   out.row_stride == product.out.row_stride &&
+                   out.col_stride == product.out.col_stride;
+            product.out = out;
+        } else {
+            Matrix<const T>& operand = field == Field::a ? product.a : product.b;
+            const auto given = matrix<const T>(array);
+            fits = is_as(given, operand);
+            operand = given;
+        }
+        require(fits, "arrays must have the shapes of those before, and out their strides");
+    }
+
+    std::vector<Record> records_;  // they hold the arrays that do not vary
+    std::variant<Chain<float>, Chain<double>> chain_;
+    std::vector<Varying> varying_;
+    std::size_t block_rows_;
+};
 
 const char* strategy_of(const py::object& product) {
     const Record record(product);
@@ -267,6 +370,10 @@ py::typing::Dict<py::str, py::float_> product_terms(const py::object& product, d
 void bind_products(py::module_& m) {
     names = new FieldNames;
     m.def("multiply", &multiply, py::arg("products"), py::arg("block_rows") = 0);
+    py::class_<PreparedProducts>(m, "PreparedProducts")
+        .def(py::init<const py::object&, const py::object&, std::size_t>(), py::arg("products"),
+             py::arg("varying"), py::arg("block_rows") = 0)
+        .def("__call__", &PreparedProducts::multiply, py::arg("values"));
     m.def("strategy_of", &strategy_of, py::arg("product"));
     m.def("product_terms", &product_terms, py::arg("product"), py::arg("density"));
 }

@@ -5,7 +5,12 @@
 // memory.
 #include "ops/softmax.hpp"
 
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <optional>
 #include <string_view>
+#include <utility>
 
 #include "bindings/elements.hpp"
 
@@ -31,11 +36,15 @@ template <class T>
 Classified<T> classified(const py::array& scores, const py::array& labels) {
     const auto rows = static_cast<std::size_t>(scores.shape(0));
     const auto classes = static_cast<std::size_t>(scores.shape(1));
-    const Classified<T> x{rows, classes, static_cast<const T*>(scores.data()),
-                          static_cast<const std::int64_t*>(labels.data())};
-    for (std::size_t i = 0; i < rows; ++i)
-        require(static_cast<std::uint64_t>(x.labels[i]) < classes, "labels must be in [0, C)");
-    return x;
+    return {rows, classes, static_cast<const T*>(scores.data()),
+            static_cast<const std::int64_t*>(labels.data())};
+}
+
+template <class T>
+bool has_classes(const Classified<T>& x) {
+    return std::all_of(x.labels, x.labels + x.rows, [&](std::int64_t label) {
+        return static_cast<std::uint64_t>(label) < x.classes;  // which negative ones are not
+    });
 }
 
 // Calls body with a value of the dtype of `scores`.
@@ -49,21 +58,29 @@ void with_real(const py::array& scores, Body&& body) {
         body(double{});
 }
 
-void bind_forward(const py::array& scores, const py::array& labels, py::array probabilities,
-                  py::array losses, py::array correct) {
+// None: a label is out of range, and nothing is written.
+std::optional<std::pair<double, std::size_t>> bind_forward(const py::array& scores,
+                                                           const py::array& labels,
+                                                           py::array probabilities,
+                                                           py::array losses, py::array correct) {
     check_shape(scores, probabilities);
     check_rows(labels, scores, "i", sizeof(std::int64_t));
     check_rows(losses, scores, "f", sizeof(double));
     check_rows(correct, scores, "b", 1);
+    std::optional<std::pair<double, std::size_t>> result;
     with_real(scores, [&](auto zero) {
         using T = decltype(zero);
         const Classified<T> x = classified<T>(scores, labels);
         T* const to = static_cast<T*>(probabilities.mutable_data());
         auto* const loss = static_cast<double*>(losses.mutable_data());
         auto* const right = static_cast<std::uint8_t*>(correct.mutable_data());
+        if (!has_classes(x)) return;
         const MaybeRelease release(x.rows * x.classes);
         softmax_cross_entropy(x, to, loss, right);
+        result.emplace(sum_by_halves(x.rows, loss),
+                       static_cast<std::size_t>(std::count(right, right + x.rows, 1)));
     });
+    return result;
 }
 
 void bind_gradient(const py::array& probabilities, const py::array& labels,
@@ -80,6 +97,7 @@ void bind_gradient(const py::array& probabilities, const py::array& labels,
     with_real(probabilities, [&](auto zero) {
         using T = decltype(zero);
         const Classified<T> x = classified<T>(probabilities, labels);
+        require(has_classes(x), "labels must be in [0, C)");
         T* const to = static_cast<T*>(out.mutable_data());
         const MaybeRelease release(x.rows * x.classes);
         softmax_gradient(x, static_cast<const T*>(weights), to);

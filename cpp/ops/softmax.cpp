@@ -75,6 +75,26 @@ void softmax_cross_entropy(const Classified<T>& x, T* probabilities, double* los
     });
 }
 
+double sum_by_halves(std::size_t n, const double* x) {
+    constexpr std::size_t kLeaf = 128, kParts = 8;
+    if (n > kLeaf) {
+        const std::size_t half = n / 2 / kParts * kParts;
+        return sum_by_halves(half, x) + sum_by_halves(n - half, x + half);
+    }
+    double total = 0;
+    std::size_t done = 0;
+    if (n >= kParts) {
+        double part[kParts];
+        std::copy_n(x, kParts, part);
+        for (done = kParts; done + kParts <= n; done += kParts)
+            for (std::size_t i = 0; i < kParts; ++i) part[i] += x[done + i];
+        total = ((part[0] + part[1]) + (part[2] + part[3])) +
+                ((part[4] + part[5]) + (part[6] + part[7]));
+    }
+    for (; done < n; ++done) total += x[done];
+    return total;
+}
+
 template <class T>
 void softmax_gradient(const Classified<T>& x, const T* shares, T* out) {
     const std::size_t n = x.classes;

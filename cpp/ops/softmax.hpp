@@ -22,6 +22,9 @@ template <class T>
 void softmax_cross_entropy(const Classified<T>& x, T* probabilities, double* losses,
                            std::uint8_t* correct);
 
+// The sum of n elements: up to 128 in eight parts, more of them as the sum of their halves.
+double sum_by_halves(std::size_t n, const double* x);
+
 // out = share * (scores - 1 where the class is, else 0), scores being the probabilities; shares has
 // one for each row, or is null: 1 / rows each.
 template <class T>

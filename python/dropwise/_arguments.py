@@ -145,9 +145,13 @@ def as_input(x: ArrayLike, *, keep_integers: bool) -> Array:
     dtype = x.dtype
     if dtype.kind in "biu" and not keep_integers:
         return x.astype(F64)
-    if is_real(dtype) or dtype.kind == "c":
-        return x if dtype.isnative else x.astype(native(dtype))
-    raise TypeError(f"x must be an array of numbers, got dtype {dtype}")
+    check_numbers(dtype, "x")
+    return x if dtype.isnative else x.astype(native(dtype))
+
+
+def check_numbers(dtype: np.dtype[Any], name: str) -> None:
+    if not (is_real(dtype) or dtype.kind == "c"):
+        raise TypeError(f"{name} must be an array of numbers, got dtype {dtype}")
 
 
 def as_operand(x: Array, dtype: np.dtype[Any]) -> Array:
@@ -195,16 +199,21 @@ def as_plain_array(x: Any, name: str) -> Array:
         raise TypeError(f"{name} must be a plain array, got a masked one; use .filled(...)")
     if hasattr(x, "toarray"):
         raise TypeError(f"{name} must be dense, got {type(x).__name__}; use .toarray()")
-    if hasattr(x, "__dask_graph__") and x.__dask_graph__() is not None:
-        raise TypeError(
-            f"{name} must be in memory, got a collection of Dask ({type(x).__name__}); "
-            "dropwise.dask computes it chunk by chunk, and .compute() loads it"
-        )
+    check_in_memory(x, name)
     try:
         array: Array = np.asarray(x)
     except ValueError as error:  # a list of lists that are not all as long
         raise ValueError(f"{name} must be an array of one shape: {error}") from None
     return array
+
+
+def check_in_memory(x: Any, name: str) -> None:
+    """Raise if `x` is a collection of Dask, which NumPy would load without a word."""
+    if hasattr(x, "__dask_graph__") and x.__dask_graph__() is not None:
+        raise TypeError(
+            f"{name} must be in memory, got a collection of Dask ({type(x).__name__}); "
+            "dropwise.dask computes it chunk by chunk, and .compute() loads it"
+        )
 
 
 def is_real(dtype: np.dtype[Any]) -> bool:

@@ -317,7 +317,7 @@ def add_scaled(x: Array, factor: float, other: Array) -> None:
     if x.dtype.itemsize < 4:
         x += factor * other
     else:
-        active().sgd_step(x, other, None, (-factor, 0.0, False, 0.0))
+        active().sgd_step([(x, other, None, None)], (-factor, 0.0, False, 0.0))
 
 
 def sigmoid_gradient(y: Array, dy: Array) -> Array:

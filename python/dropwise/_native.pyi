@@ -3,15 +3,17 @@ import typing
 
 import numpy
 
+class PreparedProducts:
+    def __init__(
+        self,
+        products: object,
+        varying: object,
+        block_rows: typing.SupportsInt | typing.SupportsIndex = ...,
+    ) -> None: ...
+    def __call__(self, values: tuple[object, ...]) -> None: ...
+
 def active_isa() -> str: ...
-def adam_step(
-    p: numpy.ndarray,
-    g: numpy.ndarray,
-    m: object,
-    v: object,
-    scalars: tuple[float, ...],
-    master: object = ...,
-) -> None: ...
+def adam_step(parameters: object, scalars: tuple[float, ...]) -> None: ...
 def apply_bits(
     x: numpy.ndarray,
     out: numpy.ndarray,
@@ -70,13 +72,7 @@ def set_memory_limit(bytes: typing.SupportsInt | typing.SupportsIndex) -> None: 
 def set_num_threads(n: typing.SupportsInt | typing.SupportsIndex) -> None: ...
 def set_serial(on: bool) -> bool: ...
 def set_team_runner(address: typing.SupportsInt | typing.SupportsIndex) -> None: ...
-def sgd_step(
-    p: numpy.ndarray,
-    g: numpy.ndarray,
-    velocity: object,
-    scalars: tuple[float, ...],
-    master: object = ...,
-) -> None: ...
+def sgd_step(parameters: object, scalars: tuple[float, ...]) -> None: ...
 def sigmoid_gradient(y: numpy.ndarray, dy: numpy.ndarray, out: numpy.ndarray) -> None: ...
 def softmax_cross_entropy(
     scores: numpy.ndarray,
@@ -84,7 +80,7 @@ def softmax_cross_entropy(
     probabilities: numpy.ndarray,
     losses: numpy.ndarray,
     correct: numpy.ndarray,
-) -> None: ...
+) -> tuple[float, int] | None: ...
 def softmax_gradient(
     probabilities: numpy.ndarray, labels: numpy.ndarray, shares: object, out: numpy.ndarray
 ) -> None: ...

@@ -38,7 +38,6 @@ class SGDScalars(NamedTuple):
 def adam_scalars(
     t: int,
     learning_rate: float,
-    *,
     beta_1: float,
     beta_2: float,
     epsilon: float,
@@ -65,7 +64,7 @@ def adam(
     ``p -= learning_rate * (weight_decay * p + m * correction_1 / (sqrt(v * correction_2) +
     epsilon))``.
     """
-    active().adam_step(p, g, m, v, scalars, master)
+    active().adam_step([(p, g, m, v, master)], scalars)
 
 
 def sgd(
@@ -81,4 +80,4 @@ def sgd(
     ``p -= learning_rate * weight_decay * p``; with `nesterov` it is
     ``p += momentum * velocity - learning_rate * g``.  No `velocity`: no momentum.
     """
-    active().sgd_step(p, g, velocity, scalars, master)
+    active().sgd_step([(p, g, velocity, master)], scalars)

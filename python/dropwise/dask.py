@@ -6,6 +6,7 @@ any scheduler and any workers.  Importing `dropwise` does not import this module
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import itertools
@@ -26,9 +27,8 @@ except ImportError as error:
 
 import numpy as np
 
-from dropwise import functional
+from dropwise import _backends, functional
 from dropwise._arguments import as_noise_shape, as_shape, fit_noise_shape
-from dropwise._backends import serial
 from dropwise._backends.protocol import Array
 from dropwise.layers.run import RunContext
 from dropwise.network import monte_carlo
@@ -276,8 +276,11 @@ def _serial(task: Callable[..., Array]) -> Callable[..., Array]:
     """A task that takes one thread: there are others beside it."""
 
     @functools.wraps(task)
-    def run(*arguments: Any, **options: Any) -> Array:
-        with serial():
+    def run(*arguments: Any, backend: str | None, **options: Any) -> Array:
+        with contextlib.ExitStack() as stack:
+            if backend is not None:
+                stack.enter_context(_backends.backend(backend))
+            stack.enter_context(_backends.serial())
             return task(*arguments, **options)
 
     return run
@@ -318,7 +321,7 @@ def _predict_mc(
     first_row = block_info[0]["array-location"][0][0]
     if isinstance(model, Sequential):
         # All tasks use the same streams of one network, so none may use them up.
-        context = RunContext(True, keep_records=False, samples=n_samples)
+        context = RunContext(True, keep_records=False, samples=n_samples, takes_streams=False)
         transform = options.get("transform")
         both = monte_carlo.sample(model._fused, x, context, transform, first_row)
     else:
@@ -351,6 +354,8 @@ def _check_model(model: Any, method: str) -> None:
 
 def _map_blocks(name: str, task: Callable[..., Array], *arrays: DaskArray, **options: Any) -> Any:
     """The array of what `task` gives for each chunk, under a name of ours."""
+    # Workers know nothing of the `with` block that the call is in.
+    options["backend"] = _backends.active().name if _backends.is_in_block() else None
     # A dashboard shows names up to the first hyphen.
     unique = f"dropwise.{name}-{tokenize(*arrays, options)}"
     return da.map_blocks(task, *arrays, name=unique, dtype=options["meta"].dtype, **options)

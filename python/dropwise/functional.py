@@ -18,6 +18,7 @@ from dropwise._arguments import (
     as_shape,
     as_stream,
     as_within,
+    check_numbers,
     check_out,
     check_rate,
     check_scaling,
@@ -34,7 +35,7 @@ from dropwise._arrays import (
     unpack_bits,
 )
 from dropwise._backends.protocol import Array, Box
-from dropwise._dtypes import rate_and_scale
+from dropwise._dtypes import has_kernel, rate_and_scale
 
 # Where a part begins in a global array, in each dimension, and the shape of that.
 Within: TypeAlias = "tuple[Sequence[int], Sequence[int]]"
@@ -350,6 +351,8 @@ def matmul(
             raise ValueError(f"bias must have shape {inner[1:]}, got {bias.shape}")
         if bias.dtype is not dtype:
             dtype = np.result_type(dtype, bias)
+    if not has_kernel(dtype):
+        check_numbers(dtype, "the product")
     if out is not None:
         check_out(out, (*shape[:-1], inner[1]), dtype)
     if len(shape) != 2:

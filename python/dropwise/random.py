@@ -7,7 +7,7 @@ each training forward takes one.  The key comes from a seed by `numpy.random.See
 from __future__ import annotations
 
 import operator
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -99,7 +99,7 @@ class MaskStreams:
         ``2**56`` if all have been used.
     """
 
-    __slots__ = ("key", "next_stream")
+    __slots__ = ("_given_back", "_rest", "key")
 
     def __init__(self, key: int, next_stream: int = 0) -> None:
         if not 0 <= key < KEY_END:
@@ -107,17 +107,68 @@ class MaskStreams:
         if not 0 <= next_stream <= STREAM_END:
             raise ValueError(f"next_stream must be in [0, 2**56], got {next_stream!r}")
         self.key = key
-        self.next_stream = next_stream
+        self._rest: Any = iter(range(next_stream, STREAM_END))
+        self._given_back: list[int] = []
+
+    @property
+    def next_stream(self) -> int:
+        """The next stream; from there on, none has been used."""
+        stream: int = STREAM_END - self._rest.__length_hint__()
+        while stream - 1 in self._given_back:
+            stream -= 1
+        return stream
+
+    def take(self) -> int:
+        """A stream that has not been used, for the caller alone, whatever other threads do.
+
+        Returns
+        -------
+        int
+
+        Raises
+        ------
+        RuntimeError
+            If all have been used.
+        """
+        try:  # both are one step, so that two threads never get the same
+            return self._given_back.pop() if self._given_back else next(self._rest)
+        except IndexError:  # another thread has got it
+            return self.take()
+        except StopIteration:
+            raise _none_left() from None
+
+    def give_back(self, stream: int) -> None:
+        """Let a stream that was taken, and then not used, be taken again.
+
+        Parameters
+        ----------
+        stream : int
+        """
+        self._given_back.append(stream)
 
     def peek(self) -> int:
-        """The next stream; it is used once ``next_stream`` is set past it."""
-        if self.next_stream >= STREAM_END:
-            raise RuntimeError("all 2**56 streams of this key have been used; take another seed")
-        return self.next_stream
+        """The next stream, which others may look at, too.
+
+        Returns
+        -------
+        int
+
+        Raises
+        ------
+        RuntimeError
+            If all have been used.
+        """
+        stream = self.next_stream
+        if stream >= STREAM_END:
+            raise _none_left()
+        return stream
 
     def copy(self) -> MaskStreams:
         """The same key and stream, to be counted apart."""
         return MaskStreams(self.key, self.next_stream)
+
+    def __reduce__(self) -> tuple[type[MaskStreams], tuple[int, int]]:
+        return MaskStreams, (self.key, self.next_stream)
 
     def state_dict(self) -> dict[str, int | str]:
         """The state in plain ints and strings; the key is too long for JSON's numbers."""
@@ -129,3 +180,7 @@ class MaskStreams:
 
     def __repr__(self) -> str:
         return f"MaskStreams(key={self.key:#018x}, next_stream={self.next_stream})"
+
+
+def _none_left() -> RuntimeError:
+    return RuntimeError("all 2**56 streams of this key have been used; take another seed")

@@ -113,7 +113,8 @@ def step_arguments(guarded, name):
     moments = [guarded.any(n, wide) for _ in range(2 if name == "adam_step" else 1)]
     master = guarded.any(n, "f4") if half or draw(st.integers(0, 9)) == 0 else None
     scalars = numbers(draw, {"adam_step": 7, "sgd_step": 4}[name] - (not draw(SIZES)), REALS)
-    return (p, g, *moments, scalars, master)
+    others = [draw(st.sampled_from([(), None, (p,)]))] if not draw(st.integers(0, 9)) else []
+    return [*others, (p, g, *moments, master)], scalars
 
 
 def softmax_arguments(guarded, name):
@@ -133,6 +134,24 @@ def softmax_arguments(guarded, name):
         guarded.any(shape[:1], "f8"),
         guarded.any(shape[:1], "?"),
     )
+
+
+def sigmoid_arguments(guarded, name):
+    n = (guarded.draw(SIZES),)
+    dtype = guarded.draw(st.sampled_from(["f4", "f8"]))
+    y, dy = guarded.any(n, dtype), guarded.any(n, dtype)
+    return y, dy, guarded.draw(st.sampled_from([y, dy, guarded.any(n, dtype)]))
+
+
+def row_arguments(guarded, name):
+    draw = guarded.draw
+    height, width, n = draw(SIDES), draw(SIDES), draw(SIDES)
+    dtype = draw(st.sampled_from(DTYPES[:5]))
+    rows = guarded.any((n,), "i8")
+    if isinstance(rows, np.ndarray) and rows.dtype == np.int64 and rows.flags.writeable:
+        rows[...] = np.arange(rows.size).reshape(rows.shape) * 7 % max(1, height)
+        rows[-1:] = draw(st.sampled_from([0, 0, 0, height - 1, height, -1, -(2**63), 2**62]))
+    return guarded.any((height, width), dtype, 2), rows, guarded.any((n, width), dtype, 2)
 
 
 def product(guarded, earlier):
@@ -165,7 +184,9 @@ def multiply_arguments(guarded, name):
     products = []
     for _ in range(guarded.draw(st.integers(0, 3))):
         products.append(product(guarded, products))
-    return (products,) if guarded.draw(st.integers(0, 9)) else ([*products[:1], None],)
+    if not guarded.draw(st.integers(0, 9)):
+        return ([*products[:1], None],)
+    return products, guarded.draw(st.sampled_from([0, 0, 8, 16, 64, 12, -8, 2**64 - 8, None]))
 
 
 CALLS = {
@@ -175,6 +196,8 @@ CALLS = {
     ),
     **dict.fromkeys(["adam_step", "sgd_step"], step_arguments),
     **dict.fromkeys(["softmax_cross_entropy", "softmax_gradient"], softmax_arguments),
+    "sigmoid_gradient": sigmoid_arguments,
+    "take_rows": row_arguments,
     "multiply": multiply_arguments,
 }
 
@@ -187,6 +210,43 @@ def test_a_call_computes_or_raises_and_writes_nowhere_else(data):
     message = "none"
     try:
         getattr(native, name)(*arguments)
+    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+        message = str(error)
+    assert message
+    guarded.check()
+
+
+def good_product(guarded, dtype):
+    """A record of a product that is computed, unless an array of it is read-only."""
+    draw = guarded.draw
+    m, k, n = (draw(SIDES) for _ in range(3))
+    layouts = st.sampled_from(["C", "F", "wide", "back"])
+    a, b = (guarded.array(shape, dtype, draw(layouts)) for shape in ((m, k), (k, n)))
+    record = Product(a, b, guarded.array((m, n), dtype), relu=draw(st.booleans()))
+    record.skip = draw(st.sampled_from(["", "a", "b", "ab"]))
+    if draw(st.booleans()):
+        record.bits, record.nonzero = (guarded.array(((m * n + 7) // 8,), "u1") for _ in range(2))
+    return record
+
+
+@given(st.data())
+def test_prepared_products_compute_or_raise_and_write_nowhere_else(data):
+    draw, guarded = data.draw, Guarded(data.draw)
+    dtype = draw(st.sampled_from(["f4", "f8"]))
+    products = [good_product(guarded, dtype) for _ in range(draw(st.integers(1, 2)))]
+    names = st.sampled_from(["a", "b", "out", "scale"])
+    varying = draw(st.lists(st.tuples(st.integers(0, len(products) - 1), names)))
+    values = []
+    for i, name in varying:
+        now = getattr(products[i], name)
+        values.append(draw(REALS) if name == "scale" else guarded.any(now.shape, dtype, now.ndim))
+    if draw(st.integers(0, 9)) == 0:
+        varying.append(draw(st.sampled_from([(2, "a"), (0, "bias"), (0,), None])))
+    message = "none"
+    try:
+        multiply = native.PreparedProducts(products, varying, draw(st.sampled_from([0, 0, 8, 12])))
+        del products
+        multiply(tuple(values))
     except (TypeError, ValueError, AttributeError, RuntimeError) as error:
         message = str(error)
     assert message

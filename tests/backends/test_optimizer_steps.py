@@ -67,7 +67,7 @@ def test_a_step_of_adam_has_the_bits_of_its_formula(backend, n, dtype, weight_de
     for t in (1, 2, 50):
         scalars = adam_scalars(t, weight_decay)
         expected = adam_in_numpy(p, g, m, v, scalars)
-        active().adam_step(p, g, m, v, scalars)
+        active().adam_step([(p, g, m, v, None)], scalars)
         for got, want in zip((p, m, v), expected, strict=True):
             np.testing.assert_array_equal(got, want)
     np.testing.assert_array_equal(g, gradient)
@@ -88,7 +88,7 @@ def test_a_step_of_sgd_has_the_bits_of_its_formula(
     scalars = (0.01, momentum or 0.0, nesterov, weight_decay)
     for _ in range(2):
         expected = sgd_in_numpy(p, g, velocity, scalars)
-        active().sgd_step(p, g, velocity, scalars)
+        active().sgd_step([(p, g, velocity, None)], scalars)
         np.testing.assert_array_equal(p, expected[0])
         if velocity is not None:
             np.testing.assert_array_equal(velocity, expected[1])
@@ -104,7 +104,7 @@ def test_adam_agrees_with_the_textbook_to_rounding(backend):
         square = beta_2 * square + (1 - beta_2) * g**2
         root = np.sqrt(square * correction_2)
         expected -= rate * (decay * expected + mean * correction_1 / (root + epsilon))
-        active().adam_step(p, g, m, v, adam_scalars(t, 0.1))
+        active().adam_step([(p, g, m, v, None)], adam_scalars(t, 0.1))
         np.testing.assert_allclose(p, expected, rtol=1e-12, atol=1e-14)
 
 
@@ -117,14 +117,14 @@ def test_sixteen_bit_parameters_follow_their_master_copy(backend, dtype, n):
     for t in (1, 2):
         wide = g.astype(np.float32)
         expected = adam_in_numpy(master, wide, m, v, adam_scalars(t))
-        active().adam_step(p, g, m, v, adam_scalars(t), master)
+        active().adam_step([(p, g, m, v, master)], adam_scalars(t))
         for got, want in zip((master, m, v), expected, strict=True):
             np.testing.assert_array_equal(got, want)
         np.testing.assert_array_equal(p, master.astype(dtype))
     for moving in (velocity, None):
         scalars = (0.01, 0.9, True, 0.1)
         expected = sgd_in_numpy(master, g.astype(np.float32), moving, scalars)
-        active().sgd_step(p, g, moving, scalars, master)
+        active().sgd_step([(p, g, moving, master)], scalars)
         np.testing.assert_array_equal(master, expected[0])
         np.testing.assert_array_equal(p, master.astype(dtype))
 
@@ -134,13 +134,13 @@ def test_sixteen_bit_parameters_take_every_value_that_there_is(backend, dtype):
     g = np.arange(1 << 16, dtype=np.uint16).view(dtype)
     p, master = np.zeros(g.size, dtype), np.zeros(g.size, np.float32)
     with np.errstate(all="ignore"):
-        active().sgd_step(p, g, None, (-1.0, 0.0, False, 0.0), master)  # p = 0 + g
+        active().sgd_step([(p, g, None, master)], (-1.0, 0.0, False, 0.0))  # p = 0 + g
         np.testing.assert_array_equal(master, g.astype(np.float32))
         same(p, g)
         # What lies between two neighbours is rounded to the even one, and around it to the nearest.
         for factor in (1 + 2.0**-11, 1 + 2.0**-10, 1 + 2.0**-8, 1 + 2.0**-9 + 2.0**-20, 0.77):
             master[:] = 0
-            active().sgd_step(p, g, None, (-factor, 0.0, False, 0.0), master)
+            active().sgd_step([(p, g, None, master)], (-factor, 0.0, False, 0.0))
             same(p, master.astype(dtype))
 
 
@@ -148,7 +148,7 @@ def test_steps_do_not_depend_on_the_threads(threads):
     p, g, m, v = arrays(200_003, np.float32, 4)
     v = np.abs(v)
     expected = adam_in_numpy(p, g, m, v, adam_scalars(3))
-    active().adam_step(p, g, m, v, adam_scalars(3))
+    active().adam_step([(p, g, m, v, None)], adam_scalars(3))
     for got, want in zip((p, m, v), expected, strict=True):
         np.testing.assert_array_equal(got, want)
 
@@ -160,17 +160,30 @@ def test_what_does_not_fit_is_refused_before_memory_is_touched():
         frozen = p.copy()
         frozen.flags.writeable = False
         step, scalars = active().adam_step, adam_scalars(1)
+        good, before = (p, g, m, v, None), p.copy()
         for wrong in (
-            (p, g[:9], m, v, scalars),
-            (p, g.astype(np.float64), m, v, scalars),
-            (p, g, m[:9], v, scalars),
-            (p, g, m, v.astype(np.float64), scalars),
-            (p, g, m, None, scalars),
-            (p, g, m, v, scalars[:6]),
-            (p[::2], g[::2], m[::2], v[::2], scalars),
-            (frozen, g, m, v, scalars),
-            (p, g, m, v, scalars, m),
-            (p.astype(np.float16), g.astype(np.float16), m, v, scalars),
+            (p, g[:9], m, v, None),
+            (p, g.astype(np.float64), m, v, None),
+            (p, g, m[:9], v, None),
+            (p, g, m, v.astype(np.float64), None),
+            (p, g, m, None, None),
+            (p, g, m, v),
+            (p, g, m, v, None, None),
+            (p[::2], g[::2], m[::2], v[::2], None),
+            (frozen, g, m, v, None),
+            (p, g, m, v, m),
+            (p.astype(np.float16), g.astype(np.float16), m, v, None),
+            (None, g, m, v, None),
+            [p, g, m, v, None],
         ):
             with pytest.raises(ValueError, match=r"must|have a master|not writeable"):
-                step(*wrong)
+                step([good, wrong], scalars)
+        with pytest.raises(ValueError, match="must be the 7"):
+            step([good], scalars[:6])
+        np.testing.assert_array_equal(p, before)
+
+
+def test_parameters_may_come_from_a_generator(backend):
+    p, g = np.ones((3, 4), np.float32), np.ones((3, 4), np.float32)
+    active().sgd_step(((p[i], g[i].copy(), None, None) for i in range(3)), (0.5, 0.0, False, 0.0))
+    np.testing.assert_array_equal(p, 0.5)

@@ -119,8 +119,10 @@ def test_masks_and_elementwise_calls_take_the_threads_they_are_worth(name, n, fe
 def test_optimizer_steps_take_the_threads_they_are_worth(name, n, fewest, most):
     p, g, m, v = (np.zeros(n, np.float32) for _ in range(4))
     steps = {
-        "adam": lambda: native.adam_step(p, g, m, v, (0.1, 0.9, 0.99, 1.0, 1.0, 1e-7, 0.0)),
-        "sgd": lambda: native.sgd_step(p, g, None, (0.1, 0.0, False, 0.0)),
-        "momentum": lambda: native.sgd_step(p, g, v, (0.1, 0.9, False, 0.0)),
+        "adam": lambda: native.adam_step(
+            [(p, g, m, v, None)], (0.1, 0.9, 0.99, 1.0, 1.0, 1e-7, 0.0)
+        ),
+        "sgd": lambda: native.sgd_step([(p, g, None, None)], (0.1, 0.0, False, 0.0)),
+        "momentum": lambda: native.sgd_step([(p, g, v, None)], (0.1, 0.9, False, 0.0)),
     }
     assert fewest <= threads_of(steps[name]) <= most

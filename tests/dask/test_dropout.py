@@ -265,6 +265,31 @@ def test_functions_and_layers_in_memory_refuse_a_dask_array_and_say_where_to_go(
                 call()
 
 
+def test_textbook_classes_refuse_a_dask_array_as_layers_do():
+    from dropwise.textbook import cs231n, dlfs, nnfs
+
+    x, w, b = untouchable(), np.ones((4, 2)), np.zeros(2)
+    dropout = nnfs.Layer_Dropout(0.5)
+    for call in (
+        dlfs.Dropout().forward,
+        lambda x: dlfs.Dropout().forward(x, train_flg=False),
+        dlfs.Relu().forward,
+        dlfs.Sigmoid().forward,
+        dlfs.Affine(w, b).forward,
+        lambda x: dlfs.SoftmaxWithLoss().forward(x, np.arange(6) % 4),
+        lambda x: dlfs.SoftmaxWithLoss().forward(np.ones((6, 4)), x),
+        nnfs.Layer_Dense(4, 2).forward,
+        dropout.forward,
+        lambda x: dropout.forward(x, training=False),
+        nnfs.Activation_ReLU().forward,
+        nnfs.Activation_Softmax().forward,
+        lambda x: cs231n.affine_forward(x, w, b),
+        cs231n.relu_forward,
+    ):
+        with pytest.raises(TypeError, match=r"must be in memory.*dropwise\.dask"):
+            call(x)
+
+
 def test_an_xarray_of_dask_is_refused_and_one_in_memory_is_not():
     xarray = require("xarray")
     with pytest.raises(TypeError, match=r"got a collection of Dask \(DataArray\)"):

@@ -192,6 +192,24 @@ def test_estimators_give_the_bits_of_the_call_in_memory(name, dtype):
             assert_same(a, b)
 
 
+@pytest.mark.parametrize("name", ["classifier", "regressor"])
+def test_estimators_in_memory_refuse_dask_and_say_where_to_go(name):
+    model, x = MODELS[name](), rows(n=30)
+    y, lazy = model.predict(x), da.from_array(x, chunks=7)
+    asked = [model.predict, model.predict_mc, lambda x: model.fit(x, y)]
+    asked += [lambda x: model.partial_fit(x, y), lambda x: model.score(x, y)]
+    if name == "classifier":
+        asked.append(model.predict_proba)
+    for call in asked:
+        with pytest.raises(TypeError, match=r"^X must be in memory.*dropwise\.dask"):
+            call(lazy)
+    with pytest.raises(TypeError, match=r"^y must be in memory"):
+        model.fit(x, da.from_array(y, chunks=7))
+    with pytest.raises(TypeError, match=r"^sample_weight must be in memory"):
+        model.fit(x, y, da.ones(30, chunks=7))
+    np.testing.assert_array_equal(model.predict(x), y)  # nothing has changed
+
+
 def test_a_pipeline_predicts():
     x = rows(np.float64)
     y = x[:, 0] - x[:, 1]

@@ -38,6 +38,19 @@ def test_one_thread_gives_the_bits_of_its_backend(backend):
     check(dask.compute(*lazy, scheduler="synchronous"), expected)
 
 
+@pytest.mark.parametrize("scheduler", ["synchronous", "threads"])
+def test_a_block_around_the_call_chooses_the_backend_of_its_tasks(scheduler):
+    for name in ("dropwise._native", "numba"):
+        require(name)
+    (_, lazy), (_, native) = work()
+    with dw.backend("numba"):
+        (_, by_numba), (_, numba) = work()
+    assert not np.array_equal(numba, native)
+    assert by_numba.name != lazy.name
+    with dw.backend("native"):
+        check([by_numba.compute(scheduler=scheduler)], [numba])
+
+
 def test_threads_give_the_same_bits():
     lazy, expected = work()
     check(dask.compute(*lazy, scheduler="threads", num_workers=3), expected)
@@ -57,6 +70,9 @@ if __name__ == "__main__":
     made = dd.dropout(lazy, 0.3, key=1), dd.predict(net, lazy), *dd.predict_mc(net, lazy, 3)
     net = dw.Sequential([dw.Dense(4, 30), dw.ReLU(), dw.Dropout(0.5), dw.Dense(30, 2)], seed=1)
     expected = F.dropout(x, 0.3, key=1), net.predict(x), *net.predict_mc(x, 3)
+    with dw.backend("numba"):
+        made += (dd.predict(net, lazy),)
+        expected += (net.predict(x),)
     with dask.config.set(scheduler="processes", num_workers=2):
         for got, want in zip(dask.compute(*made), expected):
             print(got.tobytes() == want.tobytes())
@@ -64,7 +80,7 @@ if __name__ == "__main__":
 
 
 def test_processes_give_the_same_bits():
-    assert run_python(PROCESSES).split() == ["True"] * 4
+    assert run_python(PROCESSES).split() == ["True"] * 5
 
 
 # When a third of the chunks are there, the others wait until a worker has been killed.

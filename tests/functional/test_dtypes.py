@@ -98,3 +98,7 @@ def test_other_dtypes_get_the_same_mask_by_numpy(dtype):
 def test_what_is_no_number_is_an_error(x):
     with pytest.raises(TypeError, match="array of numbers, got dtype"):
         F.dropout(x, 0.5, key=1)
+    with pytest.raises(TypeError, match=r"numbers, got dtype|could not be promoted"):
+        F.matmul(np.eye(1), x.reshape(1, 1))
+    with pytest.raises(TypeError, match=r"numbers, got dtype|could not be promoted"):
+        F.matmul(np.eye(1), np.eye(1), bias=x)

@@ -128,12 +128,11 @@ def test_pieces_of_a_batch_have_the_same_mask():
     layer = make()
     x = numbers(9, 10)
     whole = copy.deepcopy(layer).forward(x)
-    context = RunContext(True, keep_records=True)
     parts = []
-    for start, stop in [(0, 4), (4, 9)]:
-        context.first_row = start
-        parts.append(layer._run(x[start:stop], context)[0])
-    context.commit()
+    with RunContext(True, keep_records=True) as context:
+        for start, stop in [(0, 4), (4, 9)]:
+            context.first_row = start
+            parts.append(layer._run(x[start:stop], context)[0])
     np.testing.assert_allclose(np.concatenate(parts), whole, rtol=1e-12, atol=1e-12)
     assert layer.state_dict()["next_stream"] == 1
 

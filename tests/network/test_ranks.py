@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import dropwise as dw
 from dropwise.cli.spiral import AsPrinted
 from dropwise.losses import HalfPoissonDeviance, ScaledLoss
+from dropwise.network.replay import Replay
 from networks import dropouts, family
 from ranks_in_threads import results_of
 from support import require, run_python
@@ -356,3 +357,19 @@ def test_ranks_of_one_machine_share_its_cores_unless_threads_were_asked_for(aske
     env = {"DROPWISE_BACKEND": "native", "DROPWISE_NUM_THREADS": asked, "OMP_NUM_THREADS": ""}
     before, after = map(int, run_python(TWO_RANKS, **env).split())
     assert after == (3 if asked else max(1, before // 2))
+
+
+def test_steps_that_are_replayed_have_the_bits_of_those_that_are_not(backend, monkeypatch):
+    made = []
+    whole = Replay.__init__
+
+    def counted(self, *arguments):
+        made.append(self)
+        whole(self, *arguments)
+
+    monkeypatch.setattr(Replay, "__init__", counted)
+    options = {"batch_size": 100, "epochs": 3}  # three equal steps in each
+    got = trained(net_of(lambda: dw.Dropout(0.5)), **options)
+    assert len(made) == 1
+    monkeypatch.setattr(Replay, "forward", lambda self, *_: None)
+    assert trained(net_of(lambda: dw.Dropout(0.5)), **options) == got

@@ -146,6 +146,23 @@ def test_a_network_without_any_rows_is_refused():
     assert results_of(2, run) == [True, True]
 
 
+def test_weights_that_balance_the_classes_need_the_rows_of_all_ranks():
+    parts = shards(80, 160)
+
+    def run(comm):
+        rows = parts[comm.Get_rank()]
+        with pytest.raises(ValueError, match=r"class_weight='balanced'.*its own rows"):
+            fit(make(), X[rows], Y[rows], comm, sharded=True, class_weight="balanced")
+        whole, net = make("float64"), make("float64")
+        weights = {0: 2.0, 1: 0.5}
+        fit(whole, X, Y, batch_size=None, class_weight=weights)
+        fit(net, X[rows], Y[rows], comm, sharded=True, batch_size=None, class_weight=weights)
+        np.testing.assert_allclose(gradient(net), gradient(whole), rtol=1e-9, atol=1e-12)
+        return comm._world.aborted
+
+    assert results_of(2, run) == [[], []]
+
+
 def test_options_that_need_ranks_say_so():
     for options in ({"exact": False}, {"sharded": True}):
         with pytest.raises(ValueError, match="need comm"):

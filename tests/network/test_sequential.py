@@ -247,3 +247,43 @@ def test_a_forward_that_is_refused_leaves_the_last_one():
     net.backward(dy, input_grad=False)
     for (_, got), want in zip(net.parameters(), wanted, strict=True):
         np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
+@pytest.mark.parametrize("after", [False, True])
+def test_a_replay_that_fails_leaves_no_half_of_a_step(error, after):
+    net, x = small_net()
+    dy = np.ones((8, 3), np.float32)
+    for _ in range(2):
+        net.forward(x)
+        net.backward(dy, input_grad=False)
+    whole = copy.deepcopy(net)
+
+    def fail_in(replay, name):
+        real = getattr(replay, name)
+
+        def multiply(values):
+            setattr(replay, name, real)
+            if after:
+                real(values)
+            raise error
+
+        setattr(replay, name, multiply)
+
+    fail_in(net._pass.memory.replay, "_multiply_forward")
+    with pytest.raises(error):
+        net.forward(x)
+    with pytest.raises(RuntimeError, match="forward"):
+        net.backward(dy, input_grad=False)
+    got, want = net.forward(x), whole.forward(x)  # the stream was not used up
+    np.testing.assert_array_equal(got, want)
+    net.backward(dy, input_grad=False)
+    fail_in(net._pass.memory.replay, "_multiply_backward")
+    with pytest.raises(error):
+        net.backward(dy, input_grad=False)
+    with pytest.raises(RuntimeError, match="incomplete"):
+        net.parameters()
+    net.backward(dy, input_grad=False)
+    whole.backward(dy, input_grad=False)
+    for (_, got), (_, want) in zip(net.parameters(), whole.parameters(), strict=True):
+        np.testing.assert_array_equal(got, want)

@@ -6,6 +6,8 @@ Each backward is that of its own forward, or an error; gradients of two backward
 from __future__ import annotations
 
 import copy
+import itertools
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -256,6 +258,90 @@ def test_threads_with_two_networks_that_share_a_layer(backend, shared):
 def set_streams(net, stream):
     for drop in dropouts(net):
         drop.load_state_dict(drop.state_dict() | {"next_stream": stream})
+
+
+DROPPING = {"Dropout": lambda: dw.Dropout(0.4, seed=1), **family(8)}
+
+
+@pytest.mark.parametrize("before", [0, 1], ids=["first call", "later call"])
+@pytest.mark.parametrize("name", DROPPING)
+def test_a_forward_in_the_middle_of_another_takes_the_next_stream(name, before, monkeypatch):
+    layer, alone = DROPPING[name](), DROPPING[name]()
+    x = sample(6, 8)
+    want = [alone.forward(x) for _ in range(before + 3)]
+    got = [layer.forward(x) for _ in range(before)]
+    computing = _backends.active()
+    with monkeypatch.context() as patch:
+        for function in ("dropout_forward", "mask_bits"):
+
+            def meanwhile(*arguments, function=function):
+                patch.undo()
+                got.append(layer.forward(x))
+                getattr(computing, function)(*arguments)
+
+            patch.setattr(computing, function, meanwhile)
+        outer = layer.forward(x)
+    (inner,) = got[before:]
+    assert_equal([*got[:before], outer, inner, layer.forward(x)], want)
+
+
+def small_net():
+    layers = [dw.Dense(8, 9), dw.ReLU(), dw.Dropout(0.4), dw.Dense(9, 3)]
+    return dw.Sequential(layers, seed=1)
+
+
+@pytest.mark.parametrize("before", [0, 2], ids=["first run", "a replay"])
+@pytest.mark.parametrize("method", ["forward", "predict_mc"])
+def test_a_run_in_the_middle_of_another_takes_the_next_streams(method, before, monkeypatch):
+    net, alone = small_net(), small_net()
+    x = sample(6, 8)
+
+    def result(network):
+        if method == "forward":
+            return [network.forward(x)]
+        return [*network.predict_mc(x, 5)]
+
+    for network in (net, alone):
+        for _ in range(before):
+            network.backward(np.ones_like(network.forward(x)), input_grad=False)
+    want = result(alone) + result(alone) + result(alone)
+    computing, inner = _backends.active(), []
+    with monkeypatch.context() as patch:
+        for function in ("dropout_forward", "mask_bits"):
+            whole = getattr(computing, function)
+
+            def meanwhile(*args, whole=whole):
+                patch.undo()
+                inner.extend(result(net))
+                whole(*args)
+
+            patch.setattr(computing, function, meanwhile)
+        outer = result(net)
+    assert_equal([*outer, *inner, *result(net)], want)
+
+
+@pytest.fixture
+def switching_threads():
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("switching_threads")
+def test_threads_that_share_a_dropout_take_each_stream_once(backend):
+    layer, alone = (dw.Dropout(0.5, seed=1) for _ in range(2))
+    x = np.ones(100_000, np.float32)  # so many that other threads run meanwhile
+    start = threading.Barrier(4)
+
+    def run():
+        start.wait()
+        return [hash(layer.forward(x).tobytes()) for _ in range(50)]
+
+    results = run_in_threads(*[with_backend(backend, run)] * 4)
+    want = sorted(hash(alone.forward(x).tobytes()) for _ in range(200))
+    assert sorted(itertools.chain(*results)) == want
+    assert layer.state_dict() == alone.state_dict()
 
 
 def test_a_thread_that_finds_another_one_writing_the_gradients_is_refused(backend, monkeypatch):

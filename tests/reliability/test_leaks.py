@@ -76,7 +76,7 @@ CALLS = [
     lambda: refused(lambda: net.forward(x[:, :3])),
     lambda: refused(lambda: backend.multiply([Product(x, x, x, bits=None), None])),
     lambda: refused(lambda: backend.dropout_forward(x, x[:2], None, 0.5, 2.0, 1, 0, 0)),
-    lambda: refused(lambda: backend.adam_step(x, x, None, None, (1,), None)),
+    lambda: refused(lambda: backend.adam_step([(x, x, None, None, None)], (1,))),
 ]
 RARE = [
     lambda: copy.deepcopy(net),

@@ -56,6 +56,32 @@ def test_a_call_draws_once_whatever_its_size():
     assert all(torch.equal(state, states[0]) for state in states)
 
 
+def test_the_numbers_of_a_draw_are_those_of_randint():
+    torch.manual_seed(5)
+    key, stream = torch.randint(1 << 56, (2,)).tolist()
+    torch.manual_seed(5)
+    y = dt.Dropout(0.5)(X)
+    assert np.array_equal(
+        y.numpy() != 0, dw.functional.dropout_mask(X.shape, 0.5, key=key, stream=stream)
+    )
+
+
+@pytest.mark.parametrize("device", [None, "meta"])
+def test_a_thread_may_draw_first_in_inference(device):
+    """What it keeps for its draws is usable outside, whatever the mode and the default device."""
+
+    def draw():
+        torch.set_default_device(device)
+        with torch.inference_mode():
+            dt.Dropout(0.5)(X)
+        torch.set_default_device(None)
+        dt.Dropout(0.5)(X.clone().requires_grad_()).sum().backward()
+        return True
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        assert pool.submit(draw).result()
+
+
 def test_a_seed_leaves_the_generator_alone():
     before = torch.get_rng_state()
     dt.Dropout(0.5, seed=1)(X)

@@ -188,4 +188,11 @@ struct EpilogueCaller {
     }
 };
 
+// Sets the columns from `first` on to 0, of `rows` rows of `width` elements, one after the other.
+template <class T>
+void clear_columns(T* x, size_t rows, size_t width, size_t first) {
+    if (first == width) return;
+    for (size_t i = 0; i < rows; ++i) std::fill_n(x + i * width + first, width - first, T{0});
+}
+
 }  // namespace dropwise::ops

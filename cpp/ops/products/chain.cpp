@@ -10,6 +10,18 @@
 
 namespace dropwise::ops {
 
+template <class T>
+bool is_thin(const std::vector<Product<T>>& products) {
+    constexpr size_t kThin = 32;
+    if (products.size() < 2) return false;
+    const size_t rows = rows_of(products[0]);
+    return std::all_of(products.begin(), products.end(), [&](const Product<T>& p) {
+        // A matrix larger than that in both directions is better packed once, for all rows.
+        const size_t inner = p.over_rows ? p.out.rows : p.a.cols;
+        return rows_of(p) == rows && std::min(inner, p.out.cols) <= kThin;
+    });
+}
+
 namespace {
 
 // The number of rows in a piece; 0 if each product is to take all rows at once.
@@ -17,18 +29,13 @@ template <class T>
 size_t rows_per_piece(const std::vector<Product<T>>& products) {
     constexpr size_t kBytes = size_t{1} << 19;  // that a piece writes: half of an L2 cache
     constexpr size_t kFewest = 64;  // rows: with fewer, the fixed cost of a product is too much
-    constexpr size_t kThin = 32;
-    if (products.size() < 2) return 0;
+    if (!is_thin(products)) return 0;
     const size_t rows = rows_of(products[0]);
     size_t row_bytes = 1;
-    for (const Product<T>& p : products) {
-        // A matrix larger than that in both directions is better packed once, for all rows.
-        const size_t inner = p.over_rows ? p.out.rows : p.a.cols;
-        if (rows_of(p) != rows || std::min(inner, p.out.cols) > kThin) return 0;
+    for (const Product<T>& p : products)
         if (!p.over_rows) row_bytes += sizeof(T) * p.out.cols;
-    }
     const size_t step = kBytes / row_bytes / kFewest * kFewest;
-    return step < rows ? step : 0;
+    return step < rows ? even_piece(rows, step, kFewest) : 0;
 }
 
 // All products for `m` of their rows, from row `first` on, a multiple of 8.  Sums over rows go to
@@ -106,11 +113,6 @@ void multiply_each(const std::vector<Product<T>>& products) {
 }  // namespace
 
 template <class T>
-bool goes_in_pieces(const std::vector<Product<T>>& products) {
-    return rows_per_piece(products) != 0;
-}
-
-template <class T>
 void multiply_chain(const std::vector<Product<T>>& products) {
     const size_t step = rows_per_piece(products);
     if (step == 0) return multiply_each(products);
@@ -151,8 +153,8 @@ void multiply_chain(const std::vector<Product<T>>& products) {
     }
 }
 
-template bool goes_in_pieces(const std::vector<Product<float>>&);
-template bool goes_in_pieces(const std::vector<Product<double>>&);
+template bool is_thin(const std::vector<Product<float>>&);
+template bool is_thin(const std::vector<Product<double>>&);
 template void multiply_chain(const std::vector<Product<float>>&);
 template void multiply_chain(const std::vector<Product<double>>&);
 

@@ -33,9 +33,9 @@ Product<T> rows_from(const Product<T>& whole, std::size_t first, std::size_t m) 
     return p;
 }
 
-// Whether multiply_chain() takes these products in pieces of rows.
+// Whether there is so little to do for each row that a chain should stay with a few of them.
 template <class T>
-bool goes_in_pieces(const std::vector<Product<T>>& products);
+bool is_thin(const std::vector<Product<T>>& products);
 
 // One product after the other.  An operand may be the out of an earlier one: all of it, perhaps
 // transposed, over the same rows.  Sums over rows are complete when the call returns.  If there is

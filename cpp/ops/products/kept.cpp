@@ -128,7 +128,7 @@ class KeptProduct {
         const auto ld = static_cast<ptrdiff_t>(padded);
         if (padded != depth) {  // zeros after the end of k, in both operands
             T* const copied = buffers.tile + kWordBits * padded;
-            std::fill_n(buffers.tile, (kWordBits + t.rows) * padded, T{0});
+            clear_columns(buffers.tile, kWordBits + t.rows, padded, depth);
             kern_.copy(t.rows, depth, from, ld_from, 1, copied, ld);
             from = copied;
             ld_from = ld;

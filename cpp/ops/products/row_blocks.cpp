@@ -215,9 +215,7 @@ class Blocks {
 template <class T>
 void multiply_by_blocks(const std::vector<Product<T>>& products, size_t block_rows) {
     if (rows_of(products[0]) <= block_rows) return multiply_all(products);
-    std::vector<Product<T>> first;
-    for (const Product<T>& p : products) first.push_back(rows_from(p, 0, block_rows));
-    if (goes_in_pieces(first)) return Blocks<T>(products, block_rows).compute();
+    if (is_thin(products)) return Blocks<T>(products, block_rows).compute();
     for (const Product<T>& p : products) Blocks<T>({p}, block_rows).compute();
 }
 

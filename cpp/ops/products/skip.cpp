@@ -173,7 +173,7 @@ class SkippingProduct {
         const Scratch<T> tile(Slot::kTaskTile, depth * width_);
         const Scratch<T> sums(Slot::kTask, rows * width_);
         if (!memory_.granted(tile, sums)) return;
-        if (padded != cols) std::fill_n(tile.get(), depth * padded, T{0});
+        clear_columns(tile.get(), depth, padded, cols);
         const Matrix<T> to = epilogue_.c.block(first + i, j, rows, cols);
         const bool direct = padded == cols && to.col_stride == 1;
         const Matrix<T> partial{sums.get(), rows, cols, static_cast<ptrdiff_t>(padded), 1};

@@ -34,6 +34,7 @@ class NativeBackend:
     nonzero_bits = staticmethod(_native.nonzero_bits)
     take_rows = staticmethod(_native.take_rows)
     multiply = staticmethod(_native.multiply)
+    prepare = staticmethod(_native.PreparedProducts)
     adam_step = staticmethod(_native.adam_step)
     sgd_step = staticmethod(_native.sgd_step)
     softmax_cross_entropy = staticmethod(_native.softmax_cross_entropy)

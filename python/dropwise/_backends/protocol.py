@@ -18,7 +18,7 @@ Backends differ in arithmetic only.  Arguments are checked before, so a backend 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -134,16 +134,22 @@ class Backend(Protocol):
         left over goes on to the next round.
         """
 
+    def prepare(
+        self, products: Sequence[Product], varying: Sequence[tuple[int, str]], block_rows: int = 0
+    ) -> Callable[[tuple[Any, ...]], None]:
+        """Return ``multiply`` of these products, as they are now, for calls that differ in values.
+
+        Each call gives a tuple of the values of the fields in `varying`: pairs of the index of a
+        product and "a", "b", "out" or "scale".  Arrays have the shape and dtype that they have
+        now, and `out` the strides.  They are held no longer than the call.
+        """
+
     def adam_step(
         self,
-        p: Array,
-        g: Array,
-        m: Array,
-        v: Array,
+        parameters: Sequence[tuple[Array, Array, Array, Array, Array | None]],
         scalars: tuple[float, float, float, float, float, float, float],
-        master: Array | None = None,
     ) -> None:
-        """Change `p`, `m` and `v` by a step of Adam with decoupled weight decay.
+        """Change each (p, g, m, v, master) by a step of Adam with decoupled weight decay.
 
         `scalars` are learning_rate, beta_1, beta_2, correction_1, correction_2, epsilon and
         weight_decay, with corrections ``1 / (1 - beta**t)`` in step t = 1, 2, ...
@@ -152,21 +158,18 @@ class Backend(Protocol):
         ``p -= learning_rate * (weight_decay * p + m * correction_1 / (sqrt(v * correction_2) +
         epsilon))``.
 
-        For 16-bit `p` and `g`, `m` and `v` are float32 and so is `master`, a copy of `p` that is
-        changed instead; `p` becomes that, rounded.
+        For 16-bit p and g, m and v are float32 and so is master, a copy of p that is changed
+        instead; p becomes that, rounded.  For others, master is None.
         """
 
     def sgd_step(
         self,
-        p: Array,
-        g: Array,
-        velocity: Array | None,
+        parameters: Sequence[tuple[Array, Array, Array | None, Array | None]],
         scalars: tuple[float, float, bool, float],
-        master: Array | None = None,
     ) -> None:
-        """Change `p` and `velocity` by a step of gradient descent with decoupled weight decay.
+        """Change each (p, g, velocity, master) by a step of gradient descent.
 
-        `scalars` are learning_rate, momentum, nesterov and weight_decay.
+        `scalars` are learning_rate, momentum, nesterov and weight_decay (decoupled).
 
         ``velocity = momentum * velocity - learning_rate * g``, and ``p += velocity`` after
         ``p -= learning_rate * weight_decay * p``; with nesterov it is
@@ -181,12 +184,15 @@ class Backend(Protocol):
         probabilities: Array,
         losses: NDArray[np.float64],
         correct: NDArray[np.bool_],
-    ) -> None:
+    ) -> tuple[float, int] | None:
         """Write the softmax of each row of `scores` [B, C], and what follows for its class.
 
         `losses` [B] get -log of what the softmax gives the class in `labels` [B], and `correct` [B]
         whether the first of the largest scores (NaN being the largest) is that of the class.
-        `scores` and `probabilities` are float32 or float64 alike, `labels` are in [0, C).
+        `scores` and `probabilities` are float32 or float64 alike.
+
+        Returns the sum of the losses, added up in pairs of halves down to 128 rows, and how many
+        are correct.  None, and nothing is written, if a label is not in [0, C).
         """
 
     def softmax_gradient(

@@ -88,9 +88,8 @@ class _BackwardDropout(FusedLayers):
     def forward_again(self, x: Array, last: NetworkPass) -> Array | None:
         y = super().forward_again(x, last)
         if y is not None:
-            context = RunContext(True, keep_records=True)
-            self._drop_in_backward(last, context)
-            context.commit()
+            with RunContext(True, keep_records=True) as context:
+                self._drop_in_backward(last, context)
         return y
 
     def _drop_in_backward(self, this: NetworkPass, context: RunContext) -> None:

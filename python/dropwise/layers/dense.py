@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Mapping
+from threading import get_ident
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,10 +26,12 @@ _DEVIATIONS = {
 INITIALIZERS = tuple(f"{name}_{kind}" for name in _DEVIATIONS for kind in ("uniform", "normal"))
 
 
+# In the place of the backward that wrote gradients, while one writes and after one that failed.
+INCOMPLETE = object()
+
 # What copies start without.
 _OF_THIS_OBJECT = (
     "gradients",
-    "gradients_incomplete",
     "gradients_from",
     "sums_parts",
     "_writer",
@@ -85,8 +87,8 @@ class Dense(Layer):
 
     _parameters: Array | None = None
     _pass: DensePass | None = None
-    gradients_incomplete = False  # while a backward writes them, and after one that failed
-    gradients_from: object = None  # which backward of a network wrote them; None: the layer's own
+    # Which backward of a network wrote them; None: the layer's own.
+    gradients_from: object = None
     sums_parts = False  # while gradients are those of parts of a batch: the penalties come last
 
     def __init__(
@@ -198,7 +200,7 @@ class Dense(Layer):
 
     def parameters(self) -> list[tuple[Array, Array]]:
         """One pair of flat arrays: weights then bias, and their gradients."""
-        if self.gradients_incomplete:
+        if self.gradients_from is INCOMPLETE:
             raise self._incomplete()
         values = self._parameters
         return [(self._drawn() if values is None else values, self.gradients)]
@@ -208,7 +210,7 @@ class Dense(Layer):
         return [self._drawn()]
 
     def _complete_gradients(self) -> Array:
-        if self.gradients_incomplete:
+        if self.gradients_from is INCOMPLETE:
             raise self._incomplete()
         return self.gradients
 
@@ -311,23 +313,22 @@ class Dense(Layer):
 
     def begin_gradients(self) -> None:
         """Begin to write the gradients; `complete_gradients` or `leave_gradients` has to follow."""
-        thread = threading.get_ident()
+        thread = get_ident()
         # One step: of several threads that begin at once, one goes on.
         if self.__dict__.setdefault("_writer", thread) != thread:
             raise RuntimeError(f"{self}: another thread computes its gradients at this moment")
-        self.gradients_incomplete = True
-        self.gradients_from = None
+        self.gradients_from = INCOMPLETE
 
     def leave_gradients(self) -> None:
         """Let other threads write the gradients, which this thread has left incomplete."""
-        if self.__dict__.get("_writer") == threading.get_ident():
+        if self.__dict__.get("_writer") == get_ident():
             del self.__dict__["_writer"]
 
     def complete_gradients(self) -> None:
         """Add the regularisation to the gradients, which are complete then for all to see."""
         if not self.sums_parts:
             self.add_penalties()
-        self.gradients_incomplete = False
+        self.gradients_from = None
         self.__dict__.pop("_writer", None)
 
     def add_penalties(self) -> None:

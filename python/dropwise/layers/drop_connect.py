@@ -121,9 +121,14 @@ class DropConnect(Dense):
         """
         if not training:
             return super().forward(x)
-        stream = self._dropout.next_stream()
-        y, record = self._compute_dropped(x, stream)
-        self._dropout.use_up(stream, record.drop)
+        streams = self._dropout._streams
+        stream = streams.take()
+        try:
+            y, record = self._compute_dropped(x, stream)
+        except BaseException:
+            streams.give_back(stream)
+            raise
+        self._dropout._training_pass = record.drop
         self._pass = record
         return y
 

@@ -18,7 +18,7 @@ from dropwise._backends import active
 from dropwise._backends.protocol import Array, Bits, Box
 from dropwise.layers.base import Layer, no_forward
 from dropwise.layers.run import RunContext
-from dropwise.random import STREAM_END, MaskStreams, Seed, key_from_seed, spawned_key
+from dropwise.random import MaskStreams, Seed, key_from_seed, spawned_key
 
 
 class DropoutPass(NamedTuple):
@@ -147,10 +147,6 @@ class DropoutBase(Layer):
                 and x.flags.carray
                 and (out is None or _arrays.can_write_directly(x, out))
             ):
-                streams = self._streams
-                stream = streams.next_stream
-                if stream >= STREAM_END:
-                    streams.peek()  # says so
                 if out is not None:
                     y = out
                 else:
@@ -160,8 +156,13 @@ class DropoutBase(Layer):
                     bits = _empty(mask_bytes, _UINT8)
                 else:
                     bits = _memory.empty_bits(x.size) if mask_bytes else None
-                active().dropout_forward(x, y, bits, rate, scale, key, stream, 0)
-                streams.next_stream = stream + 1
+                streams = self._streams
+                stream = streams.take()
+                try:
+                    active().dropout_forward(x, y, bits, rate, scale, key, stream, 0)
+                except BaseException:
+                    streams.give_back(stream)
+                    raise
                 self._pass = self._training_pass = (
                     shape,
                     dtype,
@@ -176,11 +177,17 @@ class DropoutBase(Layer):
         x = _arguments.as_input(x, keep_integers=training and self._scaling == "vanilla")
         if out is not None:
             _arguments.check_out(out, x.shape, x.dtype)
-        stream = self._streams.peek() if training else 0
-        noise = self._noise(x.shape, x.dtype, training, stream, offset, within)
-        y, record = self._compute(x, noise, training, out)
+        streams = self._streams
+        stream = streams.take() if training else 0
+        try:
+            noise = self._noise(x.shape, x.dtype, training, stream, offset, within)
+            y, record = self._compute(x, noise, training, out)
+        except BaseException:
+            if training:
+                streams.give_back(stream)
+            raise
         if training:
-            self.use_up(stream, record)
+            self._training_pass = record
             plain = noise.noise_shape is None and not (noise.shift or noise.dropped)
             if plain and x.size and x.dtype in _dtypes.STANDARD:
                 mask_bytes = 0 if record.bits is None else record.bits.size
@@ -342,23 +349,28 @@ class DropoutBase(Layer):
         return self._spec(training, dtype, stream, offset, noise_shape)
 
     def next_noise(self, dtype: np.dtype[Any]) -> tuple[float, float, int, int]:
-        """Rate, scale, key and stream of the next training run over a whole batch."""
+        """Rate, scale, key and stream, taken, of a training run over a whole batch."""
         rate, scale = _dtypes.rate_and_scale(self._rate, self._scaling, True, dtype)
-        return rate, scale, self._streams.key, self._streams.peek()
+        return rate, scale, self._streams.key, self._streams.take()
 
     def next_stream(self) -> int:
         """The stream of the next training forward."""
         return self._streams.peek()
 
-    def use_up(self, stream: int, record: DropoutPass | _PlainPass | None = None) -> None:
-        """Count `stream` as used, by the forward that left `record`."""
-        # Another thread may have used more meanwhile.
-        self._streams.next_stream = max(self._streams.next_stream, stream + 1)
-        if record is not None:
-            self._training_pass = record
+    def take_stream(self) -> int:
+        """The same, which is used up."""
+        return self._streams.take()
+
+    def give_back(self, stream: int) -> None:
+        """Undo `take_stream`, after a run that failed."""
+        self._streams.give_back(stream)
+
+    def remember(self, record: DropoutPass | _PlainPass) -> None:
+        """Keep the record of a training run, for `mask`."""
+        self._training_pass = record
 
     def _go_on_from(self, stand_in: DropoutBase) -> None:  # type: ignore[override]
-        self._streams.next_stream = stand_in._streams.next_stream
+        self._streams = stand_in._streams
 
     # ---- state
 

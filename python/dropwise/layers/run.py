@@ -13,8 +13,14 @@ class TakesStreams(Protocol):
     def next_stream(self) -> int:
         """The stream that comes next."""
 
-    def use_up(self, stream: int, record: Any = None) -> None:
-        """Count `stream` as used, by the forward that left `record`."""
+    def take_stream(self) -> int:
+        """The same, which is used up."""
+
+    def give_back(self, stream: int) -> None:
+        """Undo `take_stream`."""
+
+    def remember(self, record: Any) -> None:
+        """Keep what the run has left."""
 
 
 class GoesOn(Protocol):
@@ -36,6 +42,9 @@ class RunContext:
         Whether dropout drops.
     keep_records : bool
         Whether there will be a backward.
+    takes_streams : bool
+        Whether the streams of the run are used up.  Several runs that each compute a part of one
+        result look at the same ones.
     samples : int
         0, or the number of samples of Monte Carlo dropout: each row of the batch is there so many
         times, one after the other, and each of them counts as a row.
@@ -50,8 +59,9 @@ class RunContext:
 
     Notes
     -----
-    A run takes one stream of each dropout layer, also if it runs the batch in several pieces.
-    The layers learn of it by `commit`: after a failure without it they are as they were.
+    A run takes one stream of each dropout layer, also if it runs the batch in several pieces.  It
+    is a context manager: when it ends well, the layers learn what it has left, and after a failure
+    they are as they were.
     """
 
     __slots__ = (
@@ -62,13 +72,17 @@ class RunContext:
         "first_row",
         "keep_records",
         "samples",
+        "takes_streams",
         "training",
     )
 
-    def __init__(self, training: bool, *, keep_records: bool, samples: int = 0) -> None:
+    def __init__(
+        self, training: bool, *, keep_records: bool, samples: int = 0, takes_streams: bool = True
+    ) -> None:
         self.training = training
         self.keep_records = keep_records
         self.samples = samples
+        self.takes_streams = takes_streams
         self.first_row = 0
         self.block_rows = 0
         self._streams: dict[TakesStreams, int] = {}
@@ -79,7 +93,7 @@ class RunContext:
         """The stream of this layer in this run."""
         streams = self._streams
         if layer not in streams:
-            streams[layer] = layer.next_stream()
+            streams[layer] = layer.take_stream() if self.takes_streams else layer.next_stream()
         return streams[layer]
 
     def offset(self, noise_shape: tuple[int, ...]) -> int:
@@ -99,9 +113,15 @@ class RunContext:
         found: StandIn = pair[1]
         return found
 
-    def commit(self) -> None:
-        """The run has ended well: its streams are used up."""
-        for layer, stand_in in self._stand_ins.values():
-            layer._go_on_from(stand_in)
-        for layer, stream in self._streams.items():
-            layer.use_up(stream, self._records.get(layer))
+    def __enter__(self) -> RunContext:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if error is None:
+            for layer, stand_in in self._stand_ins.values():
+                layer._go_on_from(stand_in)
+            for dropout, record in self._records.items():
+                dropout.remember(record)
+        elif self.takes_streams:
+            for dropout, stream in self._streams.items():
+                dropout.give_back(stream)

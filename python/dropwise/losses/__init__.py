@@ -10,7 +10,7 @@ from dropwise.losses.binary import BinaryCrossEntropy
 from dropwise.losses.parts import PartialLoss, check_mean_of_rows, is_mean_of_rows
 from dropwise.losses.poisson import HalfPoissonDeviance
 from dropwise.losses.scaled import ScaledLoss
-from dropwise.losses.softmax import SoftmaxCrossEntropy, class_numbers
+from dropwise.losses.softmax import SoftmaxCrossEntropy
 from dropwise.losses.squared import MeanSquaredError
 
 __all__ = [
@@ -23,7 +23,6 @@ __all__ = [
     "SoftmaxCrossEntropy",
     "accuracy_of",
     "check_mean_of_rows",
-    "class_numbers",
     "is_mean_of_rows",
     "takes_sample_weight",
 ]

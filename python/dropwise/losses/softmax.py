@@ -17,25 +17,27 @@ from dropwise.losses.base import BuiltInLoss, as_scores, mean_of_rows, share_of
 _FEW_CLASSES = 32
 
 
-def class_numbers(y: Array, classes: int) -> NDArray[np.intp]:
-    """`y` as indices, if it holds integers in [0, classes)."""
-    if y.dtype.kind not in "iu":
-        raise TypeError(f"y must hold classes as integers, got dtype {y.dtype}")
-    label = y.astype(np.intp, copy=False)
-    # As unsigned numbers, negative ones are large.
-    if label.size and np.maximum.reduce(label.view(np.uintp), axis=None) >= classes:
-        raise ValueError(f"y must hold classes in [0, {classes}), got {y.min()} to {y.max()}")
-    return label
+def _check_classes(label: NDArray[np.int64], classes: int) -> None:
+    """Raise unless all are in [0, classes)."""
+    if label.size and (label.min() < 0 or label.max() >= classes):
+        raise _not_in_range(label, classes)
+
+
+def _not_in_range(label: NDArray[np.int64], classes: int) -> ValueError:
+    found = f"{label.min()} to {label.max()}"
+    return ValueError(f"y must hold classes in [0, {classes}), got {found}")
 
 
 class _Pass(NamedTuple):
     """What a forward leaves for backward and for the figures."""
 
+    dtype: np.dtype[Any]  # of y_pred
+    shares: Array | None
     probabilities: Array  # [B, C], in the dtype in which they were computed
     target: Array  # classes [B], int64, or probabilities [B, C]
     right: NDArray[np.bool_]  # [B]: whether the first of the largest scores is the target's
-    shares: Array | None
-    dtype: np.dtype[Any]  # of y_pred
+    total: float  # the sum of the losses
+    n_right: int
 
 
 def _check_probabilities(y: Array) -> None:
@@ -112,15 +114,32 @@ class SoftmaxCrossEntropy(BuiltInLoss[_Pass]):
         y_pred = as_scores(y_pred)
         y, shares = self._arguments(y, y_pred.shape, sample_weight)
         losses, record = self._compute(y_pred, y, shares)
-        value = mean_of_rows(losses, shares)
+        value = record.total / len(losses) if shares is None else mean_of_rows(losses, shares)
         self._last = record
         return value
 
     def _compute(self, y_pred: Array, y: Array, shares: Array | None) -> tuple[Array, _Pass]:
         scores = np.ascontiguousarray(y_pred, wide_dtype(y_pred.dtype))
         compute = _of_classes if y.ndim == 1 and has_kernel(scores.dtype) else _of_probabilities
-        losses, probabilities, target, right = compute(scores, y)
-        return losses, _Pass(probabilities, target, right, shares, y_pred.dtype)
+        losses, probabilities, target, right, total, n_right = compute(scores, y)
+        dtype = y_pred.dtype
+        return losses, _Pass(dtype, shares, probabilities, target, right, total, n_right)
+
+    def check(
+        self, y: ArrayLike, shape: tuple[int, ...], sample_weight: ArrayLike | None = None
+    ) -> None:
+        """Raise what ``forward`` would for these targets and weights.
+
+        Parameters
+        ----------
+        y : array_like
+        shape : tuple of int
+            Of the `y_pred` to come.
+        sample_weight : array_like, shape (B,), optional
+        """
+        target, _ = self._arguments(y, shape, sample_weight)
+        if target.ndim == 1:
+            _check_classes(target, shape[1])
 
     def right_rows(self) -> Array | None:
         """Whether each row of the last forward is right."""
@@ -129,7 +148,10 @@ class SoftmaxCrossEntropy(BuiltInLoss[_Pass]):
     def _arguments(
         self, y: Any, shape: tuple[int, ...], sample_weight: Any
     ) -> tuple[Array, Array | None]:
-        """The targets, checked: class numbers [B] or probabilities [B, C]; and the rows' shares."""
+        """The targets, class numbers [B] or probabilities [B, C], and the rows' shares.
+
+        All is checked but for the range of class numbers, which is seen when they are used.
+        """
         if len(shape) != 2 or 0 in shape:
             raise ValueError(f"y_pred must have shape (B, C), got {shape}")
         if shape[1] == 1:
@@ -139,7 +161,9 @@ class SoftmaxCrossEntropy(BuiltInLoss[_Pass]):
             )
         y = as_real_array(y, "y")
         if y.shape == shape[:1]:
-            y = class_numbers(y, shape[1])
+            if y.dtype.kind not in "iu":
+                raise TypeError(f"y must hold classes as integers, got dtype {y.dtype}")
+            y = y.astype(np.int64, copy=False)
         elif y.shape == shape:
             _check_probabilities(y)
         else:
@@ -179,29 +203,33 @@ class SoftmaxCrossEntropy(BuiltInLoss[_Pass]):
         """Of the last forward."""
         last = self._need("accuracy was read")
         if last.shares is None:
-            return float(np.count_nonzero(last.right)) / last.right.size
+            return last.n_right / len(last.right)
         return share_of(last.right, last.shares)
 
 
-_Results: TypeAlias = "tuple[Array, Array, Array, NDArray[np.bool_]]"
+# Losses, and of a _Pass probabilities, target, right, total and n_right.
+_Results: TypeAlias = "tuple[Array, Array, Array, NDArray[np.bool_], float, int]"
 
 
-def _of_classes(scores: Array, label: NDArray[np.intp]) -> _Results:
-    """Losses, probabilities, target, and what is right, for class numbers; by the backend."""
+def _of_classes(scores: Array, label: NDArray[np.int64]) -> _Results:
+    """The results for class numbers, by the backend."""
     probabilities = np.empty_like(scores)
     losses = np.empty(len(scores), F64)
     right = np.empty(len(scores), np.bool_)
-    target = label.astype(np.int64, order="C", copy=False)
-    active().softmax_cross_entropy(scores, target, probabilities, losses, right)
-    return losses, probabilities, target, right
+    target = np.ascontiguousarray(label)
+    sums = active().softmax_cross_entropy(scores, target, probabilities, losses, right)
+    if sums is None:
+        raise _not_in_range(label, scores.shape[1])
+    return losses, probabilities, target, right, *sums
 
 
 def _of_probabilities(scores: Array, y: Array) -> _Results:
-    """Losses, probabilities, target, and what is right, for targets that are probabilities.
+    """The results for targets that are probabilities.
 
     Also for classes in a dtype that the backends do not compute in.
     """
     if y.ndim == 1:
+        _check_classes(y, scores.shape[1])
         target = np.zeros(scores.shape, scores.dtype)
         target[np.arange(len(y)), y] = 1
     else:
@@ -219,7 +247,9 @@ def _of_probabilities(scores: Array, y: Array) -> _Results:
         losses *= np.add.reduce(of_class, axis=0)
         losses -= log_likelihood
     right = by_class.argmax(axis=0) == of_class.argmax(axis=0)
-    return losses, np.ascontiguousarray(probabilities.T), target, right
+    probabilities = np.ascontiguousarray(probabilities.T)
+    total = float(np.add.reduce(losses, dtype=F64))
+    return losses, probabilities, target, right, total, int(np.count_nonzero(right))
 
 
 def _expected(values: Array, target: Array) -> Array:

@@ -47,8 +47,8 @@ class Data(NamedTuple):
             x_taken = x[rows]
         else:
             x_taken = workspace.array("x", (len(rows), *x.shape[1:]), x.dtype)
-            if has_kernel(x.dtype) and x.flags.carray:
-                active().take_rows(x, rows, x_taken)
+            if has_kernel(x.dtype) and x.flags.c_contiguous and x.flags.aligned:
+                active().take_rows(x, rows.astype(np.int64, copy=False), x_taken)
             else:
                 x.take(rows, 0, x_taken, "clip")
         return Data(x_taken, y[rows], None if weight is None else weight[rows])

@@ -260,19 +260,20 @@ class Division:
         nodes = nodes_of(mine, count) if by_blocks else [(0, i) for i in mine]
         sums: list[dict[Node, Array]] = [{} for _ in gradients.kinds]
         run = _Run(network, loss, batch.total, size if by_blocks else 0)
-        for i, node in enumerate(nodes):
-            blocks = blocks_under(node, count)
-            start, stop = blocks.start * size, min(blocks.stop * size, batch.count)
-            run.rows(start, batch.part(start, stop, self._workspace))
-            if self.ranks.size == 1 and len(blocks) == count:
-                break  # the gradients are where they belong
-            # Of single blocks, sums are added in place: their arrays cannot be used again yet.
-            workspace = self._workspace if by_blocks else Workspace()
-            for of_dtype, flat in zip(sums, gradients.copies(workspace, f"sum {i}"), strict=True):
-                of_dtype[node] = flat
-                if not by_blocks:
-                    add_up(of_dtype, count)
-        run.finish(batch.data)
+        with run.context:
+            for i, node in enumerate(nodes):
+                blocks = blocks_under(node, count)
+                start, stop = blocks.start * size, min(blocks.stop * size, batch.count)
+                run.rows(start, batch.part(start, stop, self._workspace))
+                if self.ranks.size == 1 and len(blocks) == count:
+                    break  # the gradients are where they belong
+                # Of single blocks, sums are added in place: their arrays are still needed.
+                kept = gradients.copies(self._workspace if by_blocks else Workspace(), f"sum {i}")
+                for of_dtype, flat in zip(sums, kept, strict=True):
+                    of_dtype[node] = flat
+                    if not by_blocks:
+                        add_up(of_dtype, count)
+            run.finish(batch.data)
         if self.ranks.size > 1 or any(sums):
             for i, (length, dtype) in enumerate(gradients.kinds):
                 gradients.assign(i, self.ranks.sum_nodes(sums[i], count, length, dtype))
@@ -286,9 +287,10 @@ class Division:
         mine = self.ranks.share(batch.count)
         if self.sharded:
             mine = range(batch.first, batch.first + batch.here)
-        if mine:
-            run.rows(mine.start, batch.part(mine.start, mine.stop, self._workspace))
-        run.finish(batch.data)
+        with run.context:
+            if mine:
+                run.rows(mine.start, batch.part(mine.start, mine.stop, self._workspace))
+            run.finish(batch.data)
         if self.ranks.size > 1:
             for i, flat in enumerate(gradients.copies(self._workspace, "sum")):
                 gradients.assign(i, self.ranks.all_reduce(flat))
@@ -371,8 +373,8 @@ class _Run:
         self, network: Divisible, loss: PartialLoss, total: float, block_rows: int
     ) -> None:
         self._network, self._loss, self._total = network, loss, total
-        self._block_rows = block_rows
-        self._context: RunContext | None = None
+        self.context = RunContext(True, keep_records=True)
+        self.context.block_rows = block_rows
         self.figures: list[NDArray[np.float64]] = []  # of each block
         self.has_accuracy = False
 
@@ -385,17 +387,14 @@ class _Run:
 
     def finish(self, data: Data) -> None:
         """The batch has been computed."""
-        if self._context is None:  # not a row of it here: gradients of 0
+        if not self.figures:  # not a row of it here: gradients of 0
             none = data.take(slice(0, 0), Workspace())
             y_pred, record = self._forward(0, none.x)
             self._network._gradient(record, y_pred, input_grad=False)
-        assert self._context is not None
-        self._context.commit()
 
     def _forward(self, first: int, x: Array) -> tuple[Array, Any]:
-        context = self._context = RunContext(True, keep_records=True)
-        context.first_row, context.block_rows = first, self._block_rows
-        return self._network._run(x, context)
+        self.context.first_row = first
+        return self._network._run(x, self.context)
 
 
 @contextlib.contextmanager

@@ -160,17 +160,24 @@ class FusedLayers:
             return self.forward_from(0, x, context), None
         x = self._apart(x)
         this = self._new_pass() if last is None else last
-        y = self._run(x, range(len(self.blocks)), context, this)
+        replay, y = this.memory.replay, None
+        if replay is not None and context.training and context.block_rows == replay.block_rows:
+            y = replay.forward(x, context)
+            this.records, this.block_rows = replay.records, replay.block_rows
+        if y is None:
+            y = self._run(x, range(len(self.blocks)), context, this)
         this.shape, this.dtype, this.training = y.shape, y.dtype, context.training
         return y, this
 
     def forward_again(self, x: Array, last: NetworkPass) -> Array | None:
         """The output of a training run like `last`, which becomes what this run leaves.
 
-        None if this run is another: nothing has changed then.
+        None if this run is another: nothing has changed then.  The streams of a run are used up.
         """
         replay = last.memory.replay
-        return None if replay is None else replay.forward(self._apart(x))
+        if replay is None or replay.block_rows:
+            return None
+        return replay.forward(self._apart(x))
 
     def forward_from(self, start: int, x: Array, context: RunContext) -> Array:
         """The output of the blocks from `start` on, of which nothing is kept."""
@@ -262,13 +269,8 @@ class FusedLayers:
             raise
         if input_grad:
             return gradient
-        if (
-            self._all_fused
-            and this.training
-            and not this.block_rows
-            and can_replay(records, memory.workspaces)
-        ):
-            memory.replay = Replay(self._all_fused, records, memory.workspaces)
+        if self._all_fused and this.training and can_replay(records, memory.workspaces):
+            memory.replay = Replay(self._all_fused, records, memory.workspaces, this.block_rows)
         return None
 
     def _apart(self, x: Array) -> Array:

@@ -52,10 +52,8 @@ def predict_mc(
     first_row: int = 0,
 ) -> tuple[Array, Array]:
     """What ``Sequential.predict_mc`` describes."""
-    context = RunContext(True, keep_records=False, samples=n_samples)
-    moments = sample(network, x, context, transform, first_row)
-    context.commit()
-    return moments
+    with RunContext(True, keep_records=False, samples=n_samples) as context:
+        return sample(network, x, context, transform, first_row)
 
 
 def sample(

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from dropwise import _arguments
 from dropwise._backends.protocol import Array
 from dropwise.layers.base import Layer, is_registered, layers_within, no_forward, register
-from dropwise.layers.dense import Dense
+from dropwise.layers.dense import INCOMPLETE, Dense
 from dropwise.layers.run import RunContext
 from dropwise.network import files, monte_carlo
 from dropwise.network.archive import File
@@ -60,7 +60,6 @@ class Sequential(TrainableNetwork):
     """
 
     _pass: NetworkPass | None = None
-    _gradients_incomplete = False  # while a backward sets them, and after one that failed
     gradients_from: object = None  # the last backward, of this network or one around it
 
     def __init__(self, layers: Sequence[Layer], seed: Seed = None) -> None:
@@ -179,10 +178,9 @@ class Sequential(TrainableNetwork):
                 if again is not None:
                     return again
         rows = self.check_input(x)
-        context = RunContext(training, keep_records=True)
-        context.first_row = _arguments.as_integer(first_row, "first_row", least=0)
-        y, this = self._fused.forward(rows, context, self._take_pass())
-        context.commit()
+        with RunContext(training, keep_records=True) as context:
+            context.first_row = _arguments.as_integer(first_row, "first_row", least=0)
+            y, this = self._fused.forward(rows, context, self._take_pass())
         self._pass = this
         return y
 
@@ -248,9 +246,8 @@ class Sequential(TrainableNetwork):
         self, record: NetworkPass, dy: ArrayLike, *, input_grad: bool = True
     ) -> Array | None:
         gradient = _arguments.as_gradient(dy, record.shape, record.dtype, "Sequential")
-        self._gradients_incomplete = True
+        self.gradients_from = INCOMPLETE
         dx = self._fused.backward(gradient, record, input_grad=input_grad)
-        self._gradients_incomplete = False
         this = object()
         self.gradients_from = this
         for network in self._inner_networks:
@@ -323,7 +320,7 @@ class Sequential(TrainableNetwork):
 
     def parameters(self) -> list[tuple[Array, Array]]:
         """Pairs (parameters, gradient) of all layers."""
-        if self._gradients_incomplete:
+        if self.gradients_from is INCOMPLETE:
             raise RuntimeError(
                 "Sequential: the last backward failed, and has left gradients incomplete"
             )
@@ -469,8 +466,7 @@ class Sequential(TrainableNetwork):
         return network
 
     def __getstate__(self) -> dict[str, Any]:
-        left_out = ("gradients_from", "_gradients_incomplete")
-        state = {k: v for k, v in super().__getstate__().items() if k not in left_out}
+        state = {k: v for k, v in super().__getstate__().items() if k != "gradients_from"}
         return state | {"history": list(self.history)}
 
     def __repr__(self) -> str:

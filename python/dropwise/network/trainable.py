@@ -110,7 +110,7 @@ class TrainableNetwork(Layer):
             no step.
         class_weight : mapping of class to weight, or "balanced", optional
             Further weights by the class in `y` (integers, or one-hot); classes that are not named
-            have 1.  "balanced" gives each class the same sum of weights.
+            have 1.  "balanced" gives each class the same sum of weights; not with `sharded`.
         validation_data : (x, y) or (x, y, sample_weight), optional
             Evaluated after each epoch.
         patience : int, optional
@@ -258,6 +258,11 @@ class TrainableNetwork(Layer):
                 if division is None or division.ranks.is_first:
                     archive.check_place(checkpoint)
             may_be_empty = division is not None and division.sharded
+            if may_be_empty and isinstance(class_weight, str):
+                raise ValueError(
+                    f"class_weight={class_weight!r} would count the classes of all ranks, and with "
+                    "sharded=True each knows its own rows only; give a mapping"
+                )
             options: Any = {"may_be_empty": may_be_empty}
             data = checked_data(self, x, y, loss, sample_weight, class_weight, **options)
             validation = None

@@ -95,7 +95,8 @@ def forward_step(network: Trainable, batch: Data, loss: Loss) -> StepFigures:
 def training_step(network: Trainable, batch: Data, loss: Loss, optimizer: Optimizer) -> StepFigures:
     """Update the parameters once, with the gradients of one batch."""
     figures = forward_step(network, batch, loss)
-    check_finite(figures, network, optimizer)
+    if not math.isfinite(figures.data_loss + figures.regularization_loss):
+        check_finite(figures, network, optimizer)
     network.backward(loss.backward(), input_grad=False)
     optimizer.step(network.parameters())
     return figures
@@ -231,10 +232,10 @@ def _whole_batches(
     """The steps of the next epoch, none of them divided."""
     n = data.x.shape[0]
     size, order = batch_size_of(settings, n), order_of_rows(network, settings, n)
+    loss, optimizer = settings.loss, settings.optimizer
     for batch in data.batches(size, order, workspace):
-        weight = float(len(batch.x) if batch.weight is None else batch.weight.sum())
-        args = network, batch, settings.loss, settings.optimizer
-        yield weight, functools.partial(training_step, *args)
+        weight = float(len(batch.y) if batch.weight is None else batch.weight.sum())
+        yield weight, functools.partial(training_step, network, batch, loss, optimizer)
 
 
 def collect_epochs(epochs: Iterator[Epoch], total: int, progress: bool) -> list[Epoch]:

@@ -65,13 +65,15 @@ class Adam(Optimizer):
         return _updates.adam_scalars(
             self.iterations + 1,
             self.current_learning_rate,
-            beta_1=self.beta_1,
-            beta_2=self.beta_2,
-            epsilon=self.epsilon,
-            weight_decay=self.weight_decay,
+            self.beta_1,
+            self.beta_2,
+            self.epsilon,
+            self.weight_decay,
         )
 
-    def _update(self, moves: list[Move], scalars: Any) -> None:
-        step = active().adam_step
-        for _, _, flat, gradient, arrays, _, master in moves:
-            step(flat, gradient, arrays["mean"], arrays["square"], scalars, master)
+    def _operands(self, move: Move) -> tuple[Any, ...]:
+        arrays = move.arrays
+        return move.flat, move.gradient, arrays["mean"], arrays["square"], move.master
+
+    def _update(self, operands: list[Any], scalars: Any) -> None:
+        active().adam_step(operands, scalars)

@@ -57,6 +57,7 @@ class _Plan:
     """What a step does, kept with the arrays themselves: no others can have their addresses."""
 
     moves: list[Move]
+    operands: list[tuple[Any, ...]]  # of the rule
     companions: list[Companions]
     slots: tuple[str, ...]
     ids: list[tuple[int, int]] = field(init=False)
@@ -157,7 +158,7 @@ class Optimizer:
         scalars = self._scalars()
         # From here on nothing is refused.
         self._companions, self._plan, self._torn = plan.companions, plan, True
-        self._update(plan.moves, scalars)
+        self._update(plan.operands, scalars)
         for move in plan.copied:
             with np.errstate(all="ignore"):
                 move.p[...] = move.flat.reshape(move.p.shape)
@@ -172,7 +173,8 @@ class Optimizer:
             _move(p, pair[1], gradient, c.arrays)
             for pair, (p, gradient), c in zip(pairs, checked, companions, strict=True)
         ]
-        return _Plan(moves, companions, self._slots())
+        operands = [self._operands(move) for move in moves]
+        return _Plan(moves, operands, companions, self._slots())
 
     def _check_whole(self) -> None:
         if self._torn:
@@ -218,8 +220,12 @@ class Optimizer:
         """The numbers of the next step."""
         raise NotImplementedError
 
-    def _update(self, moves: list[Move], scalars: Any) -> None:
-        """Apply the rule to each parameter."""
+    def _operands(self, move: Move) -> tuple[Any, ...]:
+        """What the backend's rule takes for a parameter."""
+        raise NotImplementedError
+
+    def _update(self, operands: list[tuple[Any, ...]], scalars: Any) -> None:
+        """Apply the rule to all parameters."""
         raise NotImplementedError
 
     # ---- state

@@ -72,7 +72,8 @@ class SGD(Optimizer):
             self.current_learning_rate, self.momentum, self.nesterov, self.weight_decay
         )
 
-    def _update(self, moves: list[Move], scalars: Any) -> None:
-        step = active().sgd_step
-        for _, _, flat, gradient, arrays, _, master in moves:
-            step(flat, gradient, arrays.get("velocity"), scalars, master)
+    def _operands(self, move: Move) -> tuple[Any, ...]:
+        return move.flat, move.gradient, move.arrays.get("velocity"), move.master
+
+    def _update(self, operands: list[Any], scalars: Any) -> None:
+        active().sgd_step(operands, scalars)

@@ -15,6 +15,7 @@ from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from dropwise import SGD, Adam, Sequential
+from dropwise._arguments import check_in_memory
 from dropwise._backends.protocol import Array
 from dropwise.losses import Loss
 from dropwise.network.data import Data
@@ -177,6 +178,8 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
             )
         if self.early_stopping and incremental:
             raise ValueError("partial_fit does not support early_stopping=True")
+        for value, name in ((X, "X"), (y, "y"), (sample_weight, "sample_weight")):
+            check_in_memory(value, name)
         X, y = validate_data(
             self,
             X,
@@ -328,6 +331,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
 
     def _checked_rows(self, X: Any) -> Any:
         check_is_fitted(self)
+        check_in_memory(X, "X")
         return validate_data(self, X, accept_sparse="csr", dtype=_FLOATS, order="C", reset=False)
 
     def _scores(self, X: Any) -> Array:

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from dropwise._arguments import as_plain_array
 from dropwise._backends.protocol import Array
 from dropwise.random import key_from_seed
 from dropwise.textbook._compute import affine, product, weight_gradients
@@ -108,6 +109,7 @@ def dropout_backward(dout: Array, cache: DropoutCache) -> Array:
 
 def affine_forward(x: Array, w: Array, b: Array) -> tuple[Array, AffineCache]:
     """``x.reshape(N, D) @ w + b``, and the cache (x, w, b)."""
+    x = as_plain_array(x, "x")
     return affine(x.reshape(x.shape[0], -1), w, b), (x, w, b)
 
 

@@ -190,7 +190,7 @@ class Sigmoid(_Layer):
         self.out: Array | None = None
 
     def forward(self, x: ArrayLike) -> Array:
-        self.out = out = sigmoid(x if type(x) is np.ndarray else np.asarray(x))
+        self.out = out = sigmoid(_arguments.as_plain_array(x, "x"))
         return out
 
     def backward(self, dout: ArrayLike) -> Array:
@@ -228,7 +228,7 @@ class Affine(_Layer):
 
     def forward(self, x: ArrayLike) -> Array:
         w, b = self.params
-        x = np.asarray(x)
+        x = _arguments.as_plain_array(x, "x")
         self.original_x_shape = shape = x.shape
         if len(shape) > 2:
             rows = x.reshape(shape[0], -1)
@@ -310,8 +310,8 @@ class SoftmaxWithLoss(_Layer):
         self.t: Any = None
 
     def forward(self, x: ArrayLike, t: ArrayLike) -> Any:
-        x = np.asarray(x)
-        self.t = t = np.asarray(t)
+        x = _arguments.as_plain_array(x, "x")
+        self.t = t = _arguments.as_plain_array(t, "t")
         self.y = y = softmax(x)
         if y.ndim == 1:
             x, y, t = x[None], y[None], t.reshape(1, -1)

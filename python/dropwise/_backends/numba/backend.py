@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,7 @@ from dropwise._backends.numba.products import multiply, multiply_by_blocks
 from dropwise._backends.protocol import Array, Bits, Product
 
 _PIECE = 1 << 26  # elements
+_NOTHING: Array = np.empty((0, 0))
 
 
 def _signed(word: int) -> int:
@@ -111,6 +114,22 @@ class NumbaBackend:
                 self.apply_bits(product.out, product.out, product.bits, product.scale)
             if product.nonzero is not None:
                 self.nonzero_bits(product.out, product.nonzero)
+
+    def prepare(
+        self, products: Sequence[Product], varying: Sequence[tuple[int, str]], block_rows: int = 0
+    ) -> Callable[[tuple[Any, ...]], None]:
+        prepared = [replace(product) for product in products]
+        for i, name in varying:
+            if name != "scale":
+                setattr(prepared[i], name, _NOTHING)
+
+        def multiply(values: tuple[Any, ...]) -> None:
+            ready = [replace(product) for product in prepared]
+            for (i, name), value in zip(varying, values, strict=True):
+                setattr(ready[i], name, value)
+            self.multiply(ready, block_rows)
+
+        return multiply
 
     adam_step = staticmethod(optimizers.adam_step)
     sgd_step = staticmethod(optimizers.sgd_step)

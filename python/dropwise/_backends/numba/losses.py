@@ -11,6 +11,7 @@ from dropwise._backends.numba.compilation import ieee_kernel, inlined
 from dropwise._backends.protocol import Array
 
 _GROUP = 8  # parts of a sum
+_LEAF = 128  # elements whose sum is not halved
 _ZERO = -746.0  # where exp is 0
 _PER_LN2 = float.fromhex("0x1.71547652b82fep0")
 _LN2_HIGH = float.fromhex("0x1.62e42fefa3800p-1")
@@ -84,7 +85,30 @@ def _first_largest(x):
 
 
 @ieee_kernel
+def _sum(x):
+    """Return the sum of the elements, of more than 128 by halves."""
+    if x.size > _LEAF:
+        half = x.size // 2 // _GROUP * _GROUP
+        return _sum(x[:half]) + _sum(x[half:])
+    total, done = 0.0, 0
+    if x.size >= _GROUP:
+        part = x[:_GROUP].copy()
+        done = x.size // _GROUP * _GROUP
+        for i in range(_GROUP, done):
+            part[i % _GROUP] += x[i]
+        total = ((part[0] + part[1]) + (part[2] + part[3])) + (
+            (part[4] + part[5]) + (part[6] + part[7])
+        )
+    for i in range(done, x.size):
+        total += x[i]
+    return total
+
+
+@ieee_kernel
 def _forward(scores, labels, probabilities, losses, correct):
+    for row in range(labels.size):
+        if labels[row] < 0 or labels[row] >= scores.shape[1]:
+            return 0.0, -1
     part = np.empty(_GROUP)
     for row in range(scores.shape[0]):
         x, p, label = scores[row], probabilities[row], labels[row]
@@ -105,6 +129,7 @@ def _forward(scores, labels, probabilities, losses, correct):
         own = np.float64(x[label])
         losses[row] = _log_from_one(total) - (own - top)
         correct[row] = _first_largest(x) == label
+    return _sum(losses), np.sum(correct)
 
 
 @ieee_kernel
@@ -128,8 +153,9 @@ def _sigmoid_gradient(y, dy, out):
 
 def softmax_cross_entropy(
     scores: Array, labels: Array, probabilities: Array, losses: Array, correct: Array
-) -> None:
-    _forward(scores, labels, probabilities, losses, correct)
+) -> tuple[float, int] | None:
+    total, count = _forward(scores, labels, probabilities, losses, correct)
+    return None if count < 0 else (float(total), int(count))
 
 
 def softmax_gradient(probabilities: Array, labels: Array, shares: Array | None, out: Array) -> None:

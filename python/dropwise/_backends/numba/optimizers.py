@@ -7,6 +7,7 @@ parameters go through a block of float32, in the first-level cache.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -126,36 +127,43 @@ def _blocks(p: Array, g: Array, beside: tuple[Array, ...], master: Array | None,
 
 
 def adam_step(
-    p: Array,
-    g: Array,
-    m: Array,
-    v: Array,
+    parameters: Sequence[tuple[Array, Array, Array, Array, Array | None]],
     scalars: tuple[float, ...],
-    master: Array | None = None,
 ) -> None:
     rate, beta_1, beta_2, correction_1, correction_2, epsilon, weight_decay = scalars
-    real = m.dtype.type
     root = math.sqrt(correction_2)
-    numbers = (
-        real(beta_1),
-        real(1 - beta_1),
-        real(beta_2),
-        real(1 - beta_2),
-        real(rate * correction_1 / root),
-        real(epsilon / root),
-        real(rate * weight_decay),
+    wide = (
+        beta_1,
+        1 - beta_1,
+        beta_2,
+        1 - beta_2,
+        rate * correction_1 / root,
+        epsilon / root,
+        rate * weight_decay,
     )
-    _blocks(p, g, (m, v), master, lambda *x: _adam(*x, numbers))
+    for p, g, m, v, master in parameters:
+        numbers = tuple(m.dtype.type(number) for number in wide)
+        _blocks(p, g, (m, v), master, lambda *x, numbers=numbers: _adam(*x, numbers))
 
 
 def sgd_step(
+    parameters: Sequence[tuple[Array, Array, Array | None, Array | None]],
+    scalars: tuple[float, float, bool, float],
+) -> None:
+    for p, g, velocity, master in parameters:
+        _sgd_step(p, g, velocity, master, *scalars)
+
+
+def _sgd_step(
     p: Array,
     g: Array,
     velocity: Array | None,
-    scalars: tuple[float, float, bool, float],
-    master: Array | None = None,
+    master: Array | None,
+    rate: float,
+    momentum: float,
+    nesterov: bool,
+    weight_decay: float,
 ) -> None:
-    rate, momentum, nesterov, weight_decay = scalars
     real = (p if master is None else master).dtype.type
     decay = real(rate * weight_decay)
     if velocity is None:

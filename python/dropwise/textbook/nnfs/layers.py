@@ -114,7 +114,7 @@ class Layer_Dense(Step):
         self.bias_regularizer_l2 = bias_regularizer_l2 or bias_L2
 
     def forward(self, inputs: ArrayLike, training: bool = True, *, drop_on: Any = None) -> None:
-        self.inputs = inputs = np.asarray(inputs)
+        self.inputs = inputs = _arguments.as_plain_array(inputs, "inputs")
         weights, biases = self.weights, self.biases
         dtype = inputs.dtype
         if type(weights) is not np.ndarray:
@@ -184,7 +184,7 @@ class Layer_Dropout(Step):
     def forward(self, inputs: ArrayLike, training: bool = True, *, drop_on: Any = None) -> None:
         self.inputs = inputs
         if not (training if drop_on is None else drop_on):
-            self.output = np.array(inputs)
+            self.output = np.array(_arguments.as_plain_array(inputs, "inputs"))
             return
         self.output, self.__dict__["binary_mask"] = training_dropout(
             inputs, 1.0 - self.rate, "inverted"
@@ -218,7 +218,7 @@ class Activation_Softmax(Step):
     """Softmax over the classes of each row."""
 
     def forward(self, inputs: ArrayLike, training: bool = True, *, drop_on: Any = None) -> None:
-        self.inputs = inputs = np.asarray(inputs)
+        self.inputs = inputs = _arguments.as_plain_array(inputs, "inputs")
         self.output = softmax(inputs)
 
     def backward(self, dvalues: Array) -> None:
