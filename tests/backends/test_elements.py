@@ -6,9 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-import dropwise as dw
 import mask_contract
-from dropwise._backends import active
 from samples import CHUNK, pack, unpack
 from support import require
 
@@ -221,34 +219,3 @@ def test_the_native_functions_refuse_what_would_corrupt_memory():
     for other in (np.int32, np.uint16, np.complex64):
         with pytest.raises(TypeError, match="dtype"):
             native.relu(x.astype(other), out, bits)
-
-
-@pytest.mark.parametrize("shape", [(9,), (9, 5), (9, 0), (2000, 70), (300, 4, 33)])
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_rows_are_taken_in_any_order(backend, threads, shape, dtype):
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal(shape).astype(dtype)
-    for n in (0, 1, 3 * len(x)):
-        rows = rng.integers(0, len(x), n)
-        out = np.empty((n, *shape[1:]), dtype)
-        active().take_rows(x, rows, out)
-        np.testing.assert_array_equal(out, x[rows])
-
-
-def test_rows_that_would_be_elsewhere_are_refused():
-    require("dropwise._native")
-    with dw.backend("native"):
-        x, rows, out = np.ones((4, 3)), np.array([0, 3]), np.zeros((2, 3))
-        for wrong in (
-            (x, np.array([0, 4]), out),
-            (x, np.array([0, -1]), out),
-            (x, rows.astype(np.int32), out),
-            (x, rows[:, None], out),
-            (x, rows, out[:1]),
-            (x, rows, np.empty((2, 2))),
-            (x, rows, out.astype(np.float32)),
-            (x[:0], rows, out),
-            (x[:, :2], rows, np.empty((2, 2))),
-        ):
-            with pytest.raises(ValueError, match="must"):
-                active().take_rows(*wrong)
