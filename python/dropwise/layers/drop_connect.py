@@ -121,14 +121,14 @@ class DropConnect(Dense):
         """
         if not training:
             return super().forward(x)
-        streams = self._dropout._streams
-        stream = streams.take()
+        stream = self._dropout.take_stream()
         try:
             y, record = self._compute_dropped(x, stream)
         except BaseException:
-            streams.give_back(stream)
+            self._dropout.give_back(stream)
             raise
-        self._dropout._training_pass = record.drop
+        assert record.drop is not None
+        self._dropout.remember(record.drop)
         self._pass = record
         return y
 
