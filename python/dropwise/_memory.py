@@ -121,8 +121,16 @@ def _chosen_store() -> _Store:
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """``np.empty(shape, dtype)``, in the memory of a former result if it is large."""
-    if math.prod(shape) * dtype.itemsize < LARGE:
-        return np.empty(shape, dtype)
+    is_small = math.prod(shape) * dtype.itemsize < LARGE
+    return np.empty(shape, dtype) if is_small else _large(shape, dtype)
+
+
+def empty_like(x: Array) -> Array:
+    """`empty` with the shape and the dtype of `x`, in less time."""
+    return np.empty(x.shape, x.dtype) if x.nbytes < LARGE else _large(x.shape, x.dtype)
+
+
+def _large(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     store = _store or _chosen_store()
     return store.empty(shape, dtype) if _limit else np.empty(shape, dtype)
 

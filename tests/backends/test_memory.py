@@ -159,6 +159,17 @@ def test_every_kind_of_large_result_is_recycled(native, backend):
         assert native.kept_blocks() == before + 1, name
 
 
+def test_a_result_may_have_its_shape_from_an_array(store):
+    x = np.zeros((8, N // 8), np.float32).T
+    y = _memory.empty_like(x)
+    first = address(y)
+    assert y.base is not None
+    assert (y.shape, y.dtype, y.flags.carray) == (x.shape, x.dtype, True)
+    del y
+    assert address(_memory.empty_like(x)) == first
+    assert _memory.empty_like(x[:2]).base is None
+
+
 def test_small_results_are_left_to_numpy(store):
     y = _memory.empty((_memory.LARGE - 1,), np.dtype(np.uint8))
     assert y.base is None

@@ -3,9 +3,9 @@
 Dropout is linear, and a mask can be made again from its key and stream.  So a gradient, a gradient
 of a gradient and a tangent are all the same dropout, of another tensor.
 
-There are three ways to the kernels, each the fastest that is right where it is used: a function of
-autograd (`_Eager`), one for the transforms of `torch.func` (`_Transformed`), and the operators of
-`_ops` for what compiles or traces.
+There are three ways to the kernels, each the fastest that is right where it is used: functions of
+autograd (`_Replayed`, `_Kept`), one for the transforms of `torch.func` (`_Transformed`), and the
+operators of `_ops` for what compiles or traces.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch._C import _are_functorch_transforms_active, _len_torch_dispatch_stack
 from torch._C._functorch import TransformType, is_legacy_batchedtensor
 from torch.autograd import forward_ad
 
@@ -93,8 +94,8 @@ def is_plain(x: Tensor) -> bool:
     """Whether `x` has its values now: nothing transforms, compiles or traces."""
     return not (
         torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._len_torch_dispatch_stack()
+        or _are_functorch_transforms_active()
+        or _len_torch_dispatch_stack()
         or type(x) not in PLAIN
         or is_legacy_batchedtensor(x)  # of torch.autograd.grad(is_grads_batched=True)
     )
@@ -115,28 +116,23 @@ def dropout(x: Tensor, mask: Mask) -> Tensor:
 
 
 def _dropout_of_plain(x: Tensor, mask: Mask) -> Tensor:
-    return _apply_eager(x, mask) if has_derivatives(x) else _tensors.dropout(x, mask)
+    if not has_derivatives(x):
+        return _tensors.dropout(x, mask)
+    if x.numel() < _KEEP_BITS or mask.noise_shape is not None:
+        return _apply_replayed(x, mask)
+    return _apply_kept(x, mask)
 
 
-class _Eager(torch.autograd.Function):
-    """Dropout with a given mask, of a plain tensor."""
+class _Replayed(torch.autograd.Function):
+    """Dropout with a given mask, of a plain tensor; the gradient makes the mask again."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, mask: Mask) -> Tensor:
         ctx.mask = mask
-        ctx.keeps_bits = x.numel() >= _KEEP_BITS and mask.noise_shape is None
-        if not ctx.keeps_bits:
-            return _tensors.dropout(x, mask)
-        bits = _memory.empty_bits(x.numel())
-        ctx.save_for_backward(torch.from_numpy(bits))
-        return _tensors.dropout(x, mask, bits)
+        return _tensors.dropout(x, mask)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
-        if ctx.keeps_bits:
-            (bits,) = ctx.saved_tensors
-            if is_plain(dy) and not has_derivatives(dy):
-                return _tensors.apply_bits(dy, ctx.mask.rate, bits.numpy()), None
         return dropout(dy, ctx.mask), None
 
     @staticmethod
@@ -144,15 +140,42 @@ class _Eager(torch.autograd.Function):
         return dropout(tangent, ctx.mask)
 
 
-# Without the checks of `Function.apply`, which are those of `is_plain`: they take 1 us.
-_apply_eager: Callable[[Tensor, Mask], Tensor] = super(torch.autograd.Function, _Eager).apply
+class _Kept(_Replayed):
+    """The same function, which keeps the packed mask for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mask: Mask) -> Tensor:
+        ctx.mask = mask
+        bits = _memory.empty_bits(x.numel())
+        ctx.save_for_backward(torch.from_numpy(bits))
+        return _tensors.dropout(x, mask, bits)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
+        (bits,) = ctx.saved_tensors
+        if is_plain(dy) and not has_derivatives(dy):
+            return _tensors.apply_bits(dy, ctx.mask.rate, bits.numpy()), None
+        return dropout(dy, ctx.mask), None
+
+
+def _bare_apply(function: type[torch.autograd.Function]) -> Callable[[Tensor, Mask], Tensor]:
+    """`function.apply` with nothing but what PyTorch needs: two wrappers take 1.5 us a call.
+
+    The one around `apply` checks what `is_plain` does.  The one around `backward` looks for other
+    ways to define it.
+    """
+    function._backward_cls.apply = function.backward  # type: ignore[attr-defined]
+    return super(torch.autograd.Function, function).apply  # type: ignore[misc,no-any-return]
+
+
+_apply_replayed, _apply_kept = _bare_apply(_Replayed), _bare_apply(_Kept)
 
 
 def _dropout_by_draw(
     x: Tensor, draw: Tensor, rate: float, offset: int, noise_shape: Sequence[int] | None
 ) -> Tensor:
     """Dropout of a tensor that is not plain, with the key and the stream in `draw`, int64 [2]."""
-    if torch._C._are_functorch_transforms_active():
+    if _are_functorch_transforms_active():
         if not torch.compiler.is_compiling():
             return _apply_transformed(x, draw, rate, offset, noise_shape)
         if _is_differentiating():  # where an operator's derivative would be an error or 0

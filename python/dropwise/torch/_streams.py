@@ -25,7 +25,8 @@ class _Drawn(threading.local):
 
     def __init__(self) -> None:
         with torch.inference_mode(False):  # else only inference could write to it
-            self.pair = torch.empty(2, dtype=torch.int64, device=CPU)
+            pair = torch.empty(2, dtype=torch.int64, device=CPU)
+        self.fill_and_read = pair.random_, pair.numpy().tolist
 
 
 _drawn = _Drawn()
@@ -48,9 +49,11 @@ def unpack(state: Tensor) -> tuple[int, int]:
 
 
 def draw() -> tuple[int, int]:
-    """A key and a stream of torch's generator for the CPU."""
-    key, stream = _drawn.pair.random_(0, STREAM_END).tolist()
-    return key, stream
+    """A key and a stream of torch's generator for the CPU: ``torch.randint(STREAM_END, (2,))``."""
+    fill, read = _drawn.fill_and_read
+    fill()  # 63 bits each, of which randint takes the lowest
+    key, stream = read()
+    return key % STREAM_END, stream % STREAM_END
 
 
 def take(state: Tensor, by_rank: bool) -> tuple[int, int]:

@@ -29,11 +29,6 @@ DTYPES: dict[torch.dtype, np.dtype[Any]] = {
 # A tensor of another class may mean something else by its values.
 PLAIN = (Tensor, torch.nn.Parameter)
 
-# In calls of a few elements it shows how this is reached, and results of fewer elements are smaller
-# than what `_memory` recycles.
-_empty = np.empty
-_SMALL = _memory.LARGE // 8
-
 
 class Mask(NamedTuple):
     """Which mask: that of `dropwise.functional.dropout_mask` for these arguments."""
@@ -80,10 +75,9 @@ def dropout(x: Tensor, mask: Mask, bits: Bits | None = None) -> Tensor:
             bits[...] = made
         return apply_bits(x, rate, made, noise_shape)
     source = as_array(x)
-    size, dtype = source.size, source.dtype
-    result = _empty(source.shape, dtype) if size < _SMALL else _memory.empty(source.shape, dtype)
-    if size:
-        scale = rate_and_scale(rate, "inverted", True, dtype)[1]
+    result = _memory.empty_like(source)
+    if source.size:
+        scale = rate_and_scale(rate, "inverted", True, source.dtype)[1]
         active().dropout_forward(source, result, bits, rate, scale, key, stream, offset)
     return as_tensor(result)
 
