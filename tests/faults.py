@@ -6,7 +6,14 @@ import contextlib
 
 from dropwise import _backends
 
-COMPUTING = ("mask_bits", "dropout_forward", "apply_bits", "relu", "multiply")
+COMPUTING = (
+    "mask_bits",
+    "dropout_forward",
+    "dropout_of_tensor",
+    "apply_bits",
+    "relu",
+    "multiply",
+)
 
 
 class FailingBackend:
@@ -20,7 +27,7 @@ class FailingBackend:
 
     def __getattr__(self, function):
         real = getattr(self._backend, function)
-        if function not in COMPUTING:
+        if function not in COMPUTING or real is None:
             return real
 
         def call(*arguments):
@@ -28,9 +35,10 @@ class FailingBackend:
             self.failed = self.failed or self._left == -1
             if self._left == -1 and not self._after:
                 raise self._error
-            real(*arguments)
+            result = real(*arguments)
             if self._left == -1:
                 raise self._error
+            return result
 
         return call
 

@@ -6,8 +6,10 @@
 #include <pybind11/typing.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "bindings/elements.hpp"
+#include "bindings/tensors.hpp"
 #include "ops/elementwise.hpp"
 #include "ops/mask.hpp"
 
@@ -96,10 +98,8 @@ void bind_mask_box(py::array bits, const Numbers& lengths, const Numbers& stride
     mask_box(make_mask_spec(rate, key, stream), box, to);
 }
 
-void bind_dropout_forward(const py::array& x, py::array out, const py::object& bits, double rate,
-                          double scale, std::uint64_t key, std::uint64_t stream,
-                          std::uint64_t offset) {
-    const Elements elements = elements_of(x, out);
+void compute_dropout(const Elements& elements, const py::object& bits, double rate, double scale,
+                     std::uint64_t key, std::uint64_t stream, std::uint64_t offset) {
     std::uint8_t* saved = nullptr;
     if (!bits.is_none()) {
         require(py::isinstance<py::array>(bits), "bits must be an array or None");
@@ -111,6 +111,22 @@ void bind_dropout_forward(const py::array& x, py::array out, const py::object& b
         dropout_forward(part(elements, begin, count), part(saved, begin), spec, offset + begin,
                         scale);
     });
+}
+
+void bind_dropout_forward(const py::array& x, py::array out, const py::object& bits, double rate,
+                          double scale, std::uint64_t key, std::uint64_t stream,
+                          std::uint64_t offset) {
+    compute_dropout(elements_of(x, out), bits, rate, scale, key, stream, offset);
+}
+
+py::object bind_dropout_of_tensor(const py::capsule& exchange, const py::object& x,
+                                  const py::object& bits, double rate, double scale,
+                                  std::uint64_t key, std::uint64_t stream, std::uint64_t offset) {
+    std::optional<TensorMap> map = TensorMap::of(exchange, x);
+    if (!map) return py::none();
+    if (map->elements().n != 0)
+        compute_dropout(map->elements(), bits, rate, scale, key, stream, offset);
+    return map->result();
 }
 
 void bind_apply_bits(const py::array& x, py::array out, const py::array& bits, double scale) {
@@ -169,6 +185,10 @@ void bind_elementwise(py::module_& m) {
           py::arg("rate"), py::arg("key"), py::arg("stream"), py::arg("offset"));
     m.def("dropout_forward", &bind_dropout_forward, py::arg("x"), py::arg("out"), py::arg("bits"),
           py::arg("rate"), py::arg("scale"), py::arg("key"), py::arg("stream"), py::arg("offset"));
+    m.def("dropout_of_tensor", &bind_dropout_of_tensor, py::arg("exchange"), py::arg("x"),
+          py::arg("bits"), py::arg("rate"), py::arg("scale"), py::arg("key"), py::arg("stream"),
+          py::arg("offset"));
+    m.def("can_exchange", &is_supported, py::arg("exchange"));
     m.def("apply_bits", &bind_apply_bits, py::arg("x"), py::arg("out"), py::arg("bits"),
           py::arg("scale"));
     m.def("relu", &bind_relu, py::arg("x"), py::arg("out"), py::arg("bits"));

@@ -199,38 +199,46 @@ void compare_planes(const MaskSpec& spec, const Schedule& k, std::uint64_t group
 }
 
 // Tied elements wait in a queue that is refined in batches, the last one padded.  A chunk has 128
-// of them on average.
-constexpr int kRefineStates = 2;
-constexpr std::size_t kRefineBatch = kRefineStates * simd::kWords;
-constexpr std::size_t kQueue = 128;
+// of them on average, and the queue has room for them all but for chance.
+constexpr std::size_t kRefineBatch = 2 * simd::kWords;
+constexpr std::size_t kQueue = 320;
 static_assert(kQueue % kRefineBatch == 0, "padding must not leave the queue");
 
-// Clears the bits of those of the elements at `positions` whose refinement is below the threshold.
+// Clears the bits of those of the N * kWords elements at `positions` whose refinement is below the
+// threshold.
+template <int N>
+inline void refine_batch(const MaskSpec& spec, const Schedule& k, std::uint64_t first_element,
+                         const std::uint64_t* positions, std::uint64_t* above) {
+    States<N> s;
+    DROPWISE_UNROLL for (int j = 0; j < N; ++j) {
+        const Words position = simd::load(positions + j * simd::kWords);
+        s.c0[j] = simd::add(position, simd::broadcast(first_element));
+        s.c1[j] = simd::high_half(s.c0[j]);
+        s.c2[j] = simd::broadcast(k.stream_low);
+        s.c3[j] = simd::broadcast(kRefineTag << 24 | k.stream_high);
+    }
+    Prefetch nothing(nullptr);
+    run_rounds(s, k, 0, kRounds - 1, nothing);
+    std::uint64_t swapped[N * simd::kWords];
+    DROPWISE_UNROLL for (int j = 0; j < N; ++j) {
+        const Words key = simd::broadcast(k.key0[kRounds - 1] << 32);
+        simd::store(swapped + j * simd::kWords, last_round_first(s.c1[j], s.c2[j], key));
+    }
+    for (std::size_t t = 0; t < N * simd::kWords; ++t) {
+        const std::uint64_t r = swapped[t] << 32 | swapped[t] >> 32;
+        const std::uint64_t drop = r < spec.threshold_low;
+        above[positions[t] / 64] &= ~(drop << positions[t] % 64);
+    }
+}
+
+// The same for n positions, in a queue with room for whole batches.
 void refine(const MaskSpec& spec, const Schedule& k, std::uint64_t first_element,
             std::uint64_t* positions, std::size_t n, std::uint64_t* above) {
-    for (std::size_t t = n; t % kRefineBatch != 0; ++t) positions[t] = positions[0];
-    for (std::size_t batch = 0; batch < n; batch += kRefineBatch) {
-        States<kRefineStates> s;
-        DROPWISE_UNROLL for (int j = 0; j < kRefineStates; ++j) {
-            const Words position = simd::load(positions + batch + j * simd::kWords);
-            s.c0[j] = simd::add(position, simd::broadcast(first_element));
-            s.c1[j] = simd::high_half(s.c0[j]);
-            s.c2[j] = simd::broadcast(k.stream_low);
-            s.c3[j] = simd::broadcast(kRefineTag << 24 | k.stream_high);
-        }
-        Prefetch nothing(nullptr);
-        run_rounds(s, k, 0, kRounds - 1, nothing);
-        std::uint64_t swapped[kRefineBatch];
-        DROPWISE_UNROLL for (int j = 0; j < kRefineStates; ++j) {
-            const Words key = simd::broadcast(k.key0[kRounds - 1] << 32);
-            simd::store(swapped + j * simd::kWords, last_round_first(s.c1[j], s.c2[j], key));
-        }
-        for (std::size_t t = 0; t < kRefineBatch; ++t) {
-            const std::uint64_t r = swapped[t] << 32 | swapped[t] >> 32;
-            const std::uint64_t drop = r < spec.threshold_low;
-            above[positions[batch + t] / 64] &= ~(drop << positions[batch + t] % 64);
-        }
-    }
+    for (; n % kRefineBatch != 0; ++n) positions[n] = positions[0];
+    std::size_t t = 0;
+    for (; t + 2 * kRefineBatch <= n; t += 2 * kRefineBatch)
+        refine_batch<4>(spec, k, first_element, positions + t, above);
+    if (t != n) refine_batch<2>(spec, k, first_element, positions + t, above);
 }
 
 // Refines the tied elements of the first n_words words of a chunk.

@@ -29,6 +29,7 @@ class NativeBackend:
     mask_bits = staticmethod(_native.mask_bits)
     mask_box = staticmethod(_native.mask_box)
     dropout_forward = staticmethod(_native.dropout_forward)
+    dropout_of_tensor = staticmethod(_native.dropout_of_tensor)
     apply_bits = staticmethod(_native.apply_bits)
     relu = staticmethod(_native.relu)
     nonzero_bits = staticmethod(_native.nonzero_bits)

@@ -76,6 +76,10 @@ class Backend(Protocol):
     """The functions that every backend has."""
 
     name: str
+    # ``dropout_forward(exchange, x, bits, ...)`` of a tensor in C order of another library, which
+    # has the C functions of DLPack in the capsule `exchange`.  Returns a new tensor, or None if
+    # they do not say where the memory of x is.  None: the backend takes arrays only.
+    dropout_of_tensor: Callable[..., Any] | None
 
     def mask_bits(
         self, bits: Bits, n: int, rate: float, key: int, stream: int, offset: int

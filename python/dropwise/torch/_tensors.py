@@ -1,7 +1,7 @@
 """Tensors as the arrays that backends take, and dropout of them in memory.
 
-Nothing here knows gradients.  A tensor and its array share their memory; results are arrays whose
-memory is recycled, seen as tensors.
+Nothing here knows gradients.  A tensor and its array share their memory; that of results is
+recycled.
 """
 
 from __future__ import annotations
@@ -28,6 +28,19 @@ DTYPES: dict[torch.dtype, np.dtype[Any]] = {
 }
 # A tensor of another class may mean something else by its values.
 PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def _exchange() -> object | None:
+    """The C functions by which a backend may take tensors as they are; None: it cannot."""
+    try:
+        from dropwise import _native
+    except ImportError:
+        return None
+    functions = getattr(Tensor, "__dlpack_c_exchange_api__", None)  # not in early versions
+    return functions if functions is not None and _native.can_exchange(functions) else None
+
+
+_EXCHANGE = _exchange()
 
 
 class Mask(NamedTuple):
@@ -74,12 +87,18 @@ def dropout(x: Tensor, mask: Mask, bits: Bits | None = None) -> Tensor:
         if bits is not None:
             bits[...] = made
         return apply_bits(x, rate, made, noise_shape)
+    backend = active()
+    scale = rate_and_scale(rate, "inverted", True, DTYPES[x.dtype])[1]
+    of_tensor = backend.dropout_of_tensor
+    if of_tensor is not None and _EXCHANGE is not None and not x.is_neg():
+        result: Tensor | None = of_tensor(_EXCHANGE, x, bits, rate, scale, key, stream, offset)
+        if result is not None:
+            return result
     source = as_array(x)
-    result = _memory.empty_like(source)
+    y = _memory.empty_like(source)
     if source.size:
-        scale = rate_and_scale(rate, "inverted", True, source.dtype)[1]
-        active().dropout_forward(source, result, bits, rate, scale, key, stream, offset)
-    return as_tensor(result)
+        backend.dropout_forward(source, y, bits, rate, scale, key, stream, offset)
+    return as_tensor(y)
 
 
 def apply_bits(

@@ -42,6 +42,7 @@ class NumbaBackend:
     """The functions of the protocol in kernels built by Numba and products by NumPy's BLAS."""
 
     name = "numba"
+    dropout_of_tensor = None
 
     def mask_bits(
         self, bits: Bits, n: int, rate: float, key: int, stream: int, offset: int
