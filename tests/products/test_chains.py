@@ -131,6 +131,20 @@ def test_many_small_products_are_dealt_out_to_threads(dtype):
         assert same_bits(product.out, product.a @ product.b)
 
 
+@pytest.mark.parametrize("count", [2, 5, 17, 65, 129, 400])
+@pytest.mark.parametrize(
+    "shape", [(128, 32, 128), (130, 128, 5), (129, 1, 300), (65, 7, 40), (0, 3, 4), (9, 0, 4)]
+)
+def test_any_number_of_products_may_share_their_rows(shape, count, threads, dtype):
+    rows, inner, cols = shape
+    rng = np.random.default_rng(count)
+    a, b = integers(rng, (rows, inner), dtype), integers(rng, (inner, cols), dtype)
+    products = [Product(a, b, np.full((rows, cols), 77, dtype)) for _ in range(count)]
+    native.multiply(products)
+    for product in products:
+        assert same_bits(product.out, a @ b)
+
+
 def test_many_products_that_need_each_other_are_computed_in_order(threads, dtype):
     rng = np.random.default_rng(2)
     x = integers(rng, (64, 64), dtype)

@@ -35,7 +35,7 @@ size_t rows_per_piece(const std::vector<Product<T>>& products) {
     for (const Product<T>& p : products)
         if (!p.over_rows) row_bytes += sizeof(T) * p.out.cols;
     const size_t step = kBytes / row_bytes / kFewest * kFewest;
-    return step < rows ? even_piece(rows, step, kFewest) : 0;
+    return step != 0 && step < rows ? even_piece(rows, step, kFewest) : 0;
 }
 
 // All products for `m` of their rows, from row `first` on, a multiple of 8.  Sums over rows go to
