@@ -209,7 +209,7 @@ def _goals(
     text = ", ".join(str(value) for value in (what, *where.values()))
     return [
         Goal(
-            f"{text}, rate {rate:g}" + (f", {threads} threads" if threads > 1 else ""),
+            f"{text}, rate {rate:g}",
             PEER,
             ">=",
             floor,
