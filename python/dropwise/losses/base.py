@@ -88,7 +88,11 @@ class BuiltInLoss(Generic[Record]):
             Of the `y_pred` to come.
         sample_weight : array_like, shape (B,), optional
         """
-        self._arguments(y, shape, sample_weight)
+        target, _ = self._arguments(y, shape, sample_weight)
+        self._check_target(target, shape)
+
+    def _check_target(self, target: Array, shape: tuple[int, ...]) -> None:
+        """Raise what computing would, of targets that are checked."""
 
     def _arguments(
         self, y: Any, shape: tuple[int, ...], sample_weight: Any

@@ -125,19 +125,7 @@ class SoftmaxCrossEntropy(BuiltInLoss[_Pass]):
         dtype = y_pred.dtype
         return losses, _Pass(dtype, shares, probabilities, target, right, total, n_right)
 
-    def check(
-        self, y: ArrayLike, shape: tuple[int, ...], sample_weight: ArrayLike | None = None
-    ) -> None:
-        """Raise what ``forward`` would for these targets and weights.
-
-        Parameters
-        ----------
-        y : array_like
-        shape : tuple of int
-            Of the `y_pred` to come.
-        sample_weight : array_like, shape (B,), optional
-        """
-        target, _ = self._arguments(y, shape, sample_weight)
+    def _check_target(self, target: Array, shape: tuple[int, ...]) -> None:
         if target.ndim == 1:
             _check_classes(target, shape[1])
 

@@ -98,20 +98,8 @@ class MeanSquaredError(BuiltInLoss[_Difference]):
             difference: Array = np.subtract(y_pred, y, dtype=dtype)
             return np.square(difference), _Difference(difference, shares, given)
 
-    def check(
-        self, y: ArrayLike, shape: tuple[int, ...], sample_weight: ArrayLike | None = None
-    ) -> None:
-        """Raise what ``forward`` would for these targets and weights.
-
-        Parameters
-        ----------
-        y : array_like
-        shape : tuple of int
-            That of the predictions.
-        sample_weight : array_like, optional
-        """
-        y, _ = self._arguments(y, shape, sample_weight)
-        check_finite(y, "y")
+    def _check_target(self, target: Array, shape: tuple[int, ...]) -> None:
+        check_finite(target, "y")
 
     def _arguments(
         self, y: Any, shape: tuple[int, ...], sample_weight: Any
