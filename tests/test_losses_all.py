@@ -207,6 +207,21 @@ def test_inputs_are_not_changed(case, weight):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_becomes_of_the_arguments_after_a_forward_makes_no_difference(case, dtype, backend):
+    loss, y_pred, y = case
+    y_pred, y, weight = y_pred.astype(dtype), y.copy(), WEIGHTS["some"].copy()
+    if y.dtype.itemsize != 2:  # in a dtype that needs no conversion, which would be a copy
+        classes = isinstance(loss, dw.SoftmaxCrossEntropy) and y.ndim == 1
+        y = y.astype(np.int64 if classes else dtype)
+    loss.forward(y_pred, y, weight)
+    expected = loss.backward()
+    loss.forward(y_pred, y, weight)
+    for array, other in ((y_pred, 3), (y, 100), (weight, 9)):
+        array[...] = other
+    np.testing.assert_array_equal(loss.backward(), expected)
+
+
 def test_layouts_make_no_difference(case):
     loss, z, y = case
     want, want_gradient = loss.forward(z, y), loss.backward()

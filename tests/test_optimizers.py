@@ -183,6 +183,18 @@ def test_a_gradient_of_another_real_dtype_is_cast(make, dtype, of):
     np.testing.assert_array_equal(run(make(), np.ones((3, 4), dtype), steps), want)
 
 
+def test_parameters_that_share_memory_are_refused():
+    w, g = np.ones((4, 4)), np.ones((4, 4))
+    optimizer = dw.SGD(1.0)
+    for other in (w, w.T, w[1:2], w[:, 3]):
+        with pytest.raises(ValueError, match="parameters 0 and 2 share memory"):
+            optimizer.step([(w, g), (np.ones(3), np.ones(3)), (other, np.ones(other.shape))])
+    assert (w == 1).all()
+    assert optimizer.iterations == 0
+    optimizer.step([(w[:, ::2], g[:, ::2]), (w[:, 1::2], g[:, 1::2])])
+    assert (w == 0).all()
+
+
 def test_a_gradient_that_is_the_parameter_is_the_one_before_the_step(make):
     w, v = np.ones(5), np.ones(5)
     make().step([(w, w)])

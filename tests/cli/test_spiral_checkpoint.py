@@ -212,3 +212,11 @@ def test_ctrl_c_leaves_the_checkpoint_of_a_whole_epoch(monkeypatch, tmp_path, ca
     whole = tmp_path / "whole"
     assert spiral(*options[:-1], whole) == 0
     assert whole.read_bytes() == path.read_bytes()
+
+
+def test_two_outputs_in_one_file_are_refused(tmp_path, capsys):
+    path = tmp_path / "a.png"
+    for outputs in (("--csv", "--save"), ("--plot", "--csv"), ("--save", "--plot")):
+        assert spiral("--epochs", 4, outputs[0], path, outputs[1], path) == 2
+        assert "need a file each" in capsys.readouterr().err
+        assert not path.exists()

@@ -244,3 +244,17 @@ def test_a_bad_rate_is_refused_at_once_and_later(rate):
     with pytest.raises((TypeError, ValueError), match="rate must be"):
         layer.rate = rate
     assert layer.rate == 0.5
+
+
+@pytest.mark.parametrize("base", [dw.DropConnect, dw.Dropout])
+def test_a_subclass_with_a_forward_of_its_own_uses_up_streams(base):
+    class Own(base):
+        def forward(self, x, training=True):
+            return super().forward(x, training)
+
+    layer = Own(5, 5, 0.5, seed=1) if base is dw.DropConnect else Own(0.5, seed=1)
+    net = dw.Sequential([layer, dw.Dense(5, 2, seed=2)])
+    x = np.ones((3, 5), np.float32)
+    first, second = (net.predict_mc(x, 4)[0] for _ in range(2))
+    assert layer.state_dict()["next_stream"] == 2
+    assert not np.array_equal(first, second)

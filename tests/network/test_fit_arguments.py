@@ -227,9 +227,33 @@ def test_balanced_classes_have_the_same_sum_of_weights():
 
 
 def test_class_weights_need_classes():
-    for y in (X[:, 0], X[:, :3, None]):
+    for y in (X[:, 0], X[:, :1], X[:, :3, None]):
         with pytest.raises(TypeError, match="class_weight needs y to be classes"):
             fit(network(), y=y, loss=dw.MeanSquaredError(), class_weight="balanced")
+    none, two, half = np.zeros((ROWS, 3)), ONE_HOT.copy(), ONE_HOT / 2 + ONE_HOT[:, ::-1] / 2
+    two[5] = 1
+    for y in (X[:, :3], none, two, half, 2 * ONE_HOT, -ONE_HOT):
+        with pytest.raises(ValueError, match="rows that are not one 1 and zeros"):
+            fit(network(), y=y, loss=dw.MeanSquaredError(), class_weight={1: 5})
+
+
+@pytest.mark.parametrize("class_weight", ["balanced", {0: 3}, {1: 3}])
+def test_a_column_of_classes_is_weighted_as_a_vector_of_them(class_weight):
+    y, nets = (X[:, 0] > 0.8).astype(int), []
+    for target in (y, y[:, None], y):
+        nets.append(dw.Sequential([dw.Dense(X.shape[1], 1, seed=1)]))
+        given = class_weight if len(nets) < 3 else None
+        nets[-1].fit(
+            X,
+            target,
+            loss=dw.BinaryCrossEntropy(),
+            optimizer=dw.SGD(0.1),
+            epochs=2,
+            class_weight=given,
+            progress=False,
+        )
+    assert_same_weights(nets[0], nets[1])
+    assert not np.array_equal(nets[0][0].weight, nets[2][0].weight)
 
 
 def test_weights_for_a_loss_that_takes_none_are_refused_at_the_call():

@@ -78,3 +78,12 @@ def test_parts_of_the_rows_have_the_samples_of_the_whole(spec, noise_shape):
         np.testing.assert_allclose(np.concatenate([b, c]), a, rtol=1e-10, atol=1e-14)
     with pytest.raises(ValueError, match="first_row must be at least 0"):
         whole.predict_mc(x, 20, first_row=-1)
+
+
+def test_first_row_may_not_lead_past_the_masks():
+    net = dw.Sequential(chain("5 8 R D 3"))
+    x = sample(4, 5)
+    for call in (net.forward, lambda x, first_row: net.predict_mc(x, 20, first_row=first_row)):
+        with pytest.raises(ValueError, match="offset must be in"):
+            call(x, first_row=2**63)
+    assert net[2].state_dict()["next_stream"] == 0

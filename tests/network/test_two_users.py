@@ -32,6 +32,17 @@ class Own(dw.Layer):
         return dy * self.positive
 
 
+class InPlace(dw.Layer):
+    """Doubles its input where that lies."""
+
+    def forward(self, x, training=True):
+        x *= 2
+        return x
+
+    def backward(self, dy):
+        return 2 * dy
+
+
 SHARED = {
     "Dropout": lambda: dw.Dropout(0.4, seed=1),
     "Dropout, replayed": lambda: dw.Dropout(0.4, seed=1, save_mask=False),
@@ -40,6 +51,7 @@ SHARED = {
     "Dense": lambda: dw.Dense(8, 8, dtype="float64", seed=8),
     "ReLU": dw.ReLU,
     "Tanh": dw.Tanh,
+    "Sigmoid": dw.Sigmoid,
     "network": lambda: dw.Sequential(chain("8 8 R D 8", seed=9)),
     "network of networks": lambda: dw.Sequential([dw.Sequential(chain("8 8 R D", seed=9))]),
 }
@@ -392,3 +404,23 @@ def test_several_threads_run_one_network(backend):
         for result in got:
             np.testing.assert_array_equal(result, one)
     assert _backends.active().name == backend
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("place", ["alone", "last", "before a layer that writes to its input"])
+def test_a_result_is_the_callers_to_write_to(shared, place, dtype):
+    layer = shared
+    if place != "alone":
+        after = [] if place == "last" else [InPlace()]
+        layer = dw.Sequential([shared, *after])
+    x, dy = sample(6, 8).astype(dtype), sample(6, 8, seed=1).astype(dtype)
+    other = copy.deepcopy(layer)
+    expected = other.forward(x).copy()
+    expected_dx = other.backward(dy).copy()
+    y = layer.forward(x)
+    np.testing.assert_array_equal(y, expected)
+    y[...] = 7
+    dx = layer.backward(dy)
+    np.testing.assert_array_equal(dx, expected_dx)
+    dx[...] = 7
+    assert_equal(gradients(layer), gradients(other))

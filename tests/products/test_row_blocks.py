@@ -130,3 +130,19 @@ def test_blocks_that_make_no_sense_are_refused():
         native.multiply([Product(x, w, y)], 12)
     with pytest.raises(ValueError, match="share their rows"):
         native.multiply([Product(x, w, y), Product(x[:8], w, y[:8].copy())], 8)
+
+
+@pytest.mark.parametrize("shape", [(2, 0), (0, 3), (2, 3)])
+@pytest.mark.parametrize("rows", [8, 16, 70])
+def test_sums_may_be_empty_matrices(shape, rows, threads, dtype):
+    height, width = shape
+    a, b = np.ones((height, rows), dtype), np.ones((rows, width), dtype)
+    out, others = np.full(shape, 7, dtype), np.full((rows, 4), 7, dtype)
+    beside = Product(np.ones((rows, 3), dtype), np.ones((3, 4), dtype), others)
+    for products in (
+        [Product(a, b, out, over_rows=True)],
+        [beside, Product(a, b, out, over_rows=True)],
+    ):
+        active().multiply(products, 8)
+        assert (out == rows).all()
+    assert (others == 3).all()

@@ -8,6 +8,7 @@ import pickle
 import numpy as np
 import pytest
 
+from faults import failing_call
 from support import require
 
 require("sklearn")
@@ -324,3 +325,15 @@ def test_weights_can_be_read_and_assigned(estimator):
     kept = pickle.loads(pickle.dumps(model.coefs_))
     assert type(kept) is list
     assert not hasattr(estimator(), "coefs_")
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("nth", [0, 1])
+def test_lbfgs_goes_on_after_a_fit_that_was_stopped_anywhere(estimator, nth):
+    model = estimator(solver="lbfgs", warm_start=True, **SMALL).fit(X, Y)
+    before = parameters(model)
+    with failing_call(nth, KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+        model.fit(X, Y)
+    assert_equal_parameters(parameters(model), before)
+    other = copy.deepcopy(model)
+    assert_equal_parameters(parameters(model.fit(X, Y)), parameters(other.fit(X, Y)))

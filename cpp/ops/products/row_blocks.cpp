@@ -77,8 +77,14 @@ class Blocks {
   public:
     Blocks(const std::vector<Product<T>>& products, size_t block_rows)
         : products_(products), block_rows_(block_rows), rows_(rows_of(products[0])) {
+        // A sum that is an empty matrix takes no part.
+        products_.erase(std::remove_if(products_.begin(), products_.end(),
+                                       [](const Product<T>& p) {
+                                           return p.over_rows && p.out.rows * p.out.cols == 0;
+                                       }),
+                        products_.end());
         double cost = 0;
-        for (const Product<T>& p : products) {
+        for (const Product<T>& p : products_) {
             if (p.over_rows) summed_ += p.out.rows * p.out.cols;
             if (num_threads() > 1) cost += choose(p).nanoseconds;
         }
@@ -87,6 +93,7 @@ class Blocks {
 
     void compute() {
         const size_t count = ceil_div(rows_, block_rows_);
+        if (products_.empty()) return;
         if (summed_ == 0 && products_.size() == 1) return run_together(count);
         if (summed_ == 0) return run(0, count, nullptr);
         // The memory of the sums at once: of all blocks of a band but the first, and of one node

@@ -85,6 +85,9 @@ def _check_files(args: argparse.Namespace, ranks: Ranks) -> None:
         raise UserError("--resume needs --checkpoint FILE, the file to go on from")
     if args.checkpoint is not None and args.checkpoint in (args.save, args.csv, args.plot):
         raise UserError(f"{args.checkpoint}: the checkpoint needs a file of its own")
+    outputs = [path for path in (args.save, args.csv, args.plot) if path is not None]
+    if len(set(outputs)) < len(outputs):
+        raise UserError("--save, --csv and --plot need a file each")
     if ranks.is_first:  # which writes them
         check_outputs(args.plot, (args.csv, args.save, args.checkpoint))
 

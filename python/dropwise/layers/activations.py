@@ -108,6 +108,10 @@ class SmoothPass(NamedTuple):
     y: Array  # the result, in the dtype in which it was computed
     dtype: np.dtype[Any]  # of the result
 
+    def apart_from(self, result: Array) -> SmoothPass:
+        """The same, whatever becomes of the array that is the caller's."""
+        return self._replace(y=self.y.copy()) if self.y is result else self
+
 
 class _Smooth(Layer):
     """An activation whose gradient follows from its result."""
@@ -129,7 +133,7 @@ class _Smooth(Layer):
         ndarray, shape of `x`
         """
         y, record = self._compute(x)
-        self._pass = record._replace(y=y.copy()) if record.y is y else record  # y is the caller's
+        self._pass = record.apart_from(y)
         return y
 
     def _compute(self, x: ArrayLike) -> tuple[Array, SmoothPass]:
@@ -139,7 +143,8 @@ class _Smooth(Layer):
         return y.astype(dtype, copy=False), SmoothPass(y, dtype)
 
     def _run(self, x: Array, context: RunContext) -> tuple[Array, SmoothPass]:
-        return self._compute(x)
+        y, record = self._compute(x)
+        return y, record.apart_from(y) if context.keep_records else record
 
     def backward(self, dy: ArrayLike) -> Array:
         """The gradient with respect to `x` of the last forward.

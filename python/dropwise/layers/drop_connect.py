@@ -202,6 +202,9 @@ class DropConnect(Dense):
         super().reseed(sequence)
         self._dropout.reseed(spawn(sequence, 0))
 
+    def _go_on_from(self, stand_in: DropConnect) -> None:  # type: ignore[override]
+        self._dropout._go_on_from(stand_in._dropout)
+
     def _become_child(self, i: int) -> None:
         self._dropout._become_child(i)
 

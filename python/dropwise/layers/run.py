@@ -6,6 +6,8 @@ import copy
 import math
 from typing import Any, Protocol, TypeVar
 
+from dropwise._arguments import as_offset
+
 
 class TakesStreams(Protocol):
     """A layer that uses a new stream in each training run."""
@@ -98,7 +100,8 @@ class RunContext:
 
     def offset(self, noise_shape: tuple[int, ...]) -> int:
         """Index of the first element of the run in a noise array whose first dimension is rows."""
-        return self.first_row * math.prod(noise_shape[1:])
+        first = self.first_row * math.prod(noise_shape[1:])
+        return as_offset(first, math.prod(noise_shape)) if first else 0
 
     def remember(self, layer: TakesStreams, record: Any) -> None:
         """Let the layer know of this record once the run has ended well."""

@@ -93,7 +93,7 @@ class HalfPoissonDeviance(BuiltInLoss[_LogMeans]):
 
     def _compute(self, y_pred: Array, y: Array, shares: Array | None) -> tuple[Array, _LogMeans]:
         scores = y_pred.astype(wide_dtype(y_pred.dtype), copy=False)
-        target = y.astype(scores.dtype, copy=False)
+        target = y.astype(scores.dtype)  # a copy: y is the caller's
         with np.errstate(all="ignore"):
             mean = np.exp(scores)
             losses = target * (np.log(np.where(target > 0, target, 1)) - scores)

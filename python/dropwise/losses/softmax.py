@@ -204,7 +204,7 @@ def _of_classes(scores: Array, label: NDArray[np.int64]) -> _Results:
     probabilities = np.empty_like(scores)
     losses = np.empty(len(scores), F64)
     right = np.empty(len(scores), np.bool_)
-    target = np.ascontiguousarray(label)
+    target = np.array(label, order="C")  # y is the caller's
     sums = active().softmax_cross_entropy(scores, target, probabilities, losses, right)
     if sums is None:
         raise _not_in_range(label, scores.shape[1])
@@ -221,7 +221,7 @@ def _of_probabilities(scores: Array, y: Array) -> _Results:
         target = np.zeros(scores.shape, scores.dtype)
         target[np.arange(len(y)), y] = 1
     else:
-        target = y.astype(scores.dtype, copy=False)
+        target = y.astype(scores.dtype)  # a copy: y is the caller's
     # NumPy is slow along a last axis of a few elements: then the classes go first.
     few = scores.shape[1] < _FEW_CLASSES
     by_class, of_class = (np.ascontiguousarray(a.T) if few else a.T for a in (scores, target))

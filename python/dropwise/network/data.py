@@ -130,11 +130,17 @@ def checked_validation_data(
 
 def _weights_by_class(y: Array, class_weight: Mapping[int, float] | str) -> NDArray[np.float64]:
     """The weight of each row, from that of its class."""
-    label = y.argmax(axis=-1) if y.ndim == 2 else y
+    wanted = "class_weight needs y to be classes, as integers or one-hot"
+    label = y
+    if y.ndim == 2 and y.shape[1] == 1:
+        label = y[:, 0]
+    elif y.ndim == 2:
+        label = y.argmax(axis=-1)
+        others = (y != 0).sum(axis=-1) - 1
+        if others.any() or not (y.max(axis=-1) == 1).all():
+            raise ValueError(f"{wanted}; got rows that are not one 1 and zeros")
     if label.ndim != 1 or label.dtype.kind not in "biu":
-        raise TypeError(
-            f"class_weight needs y to be classes, as integers or one-hot; got {y.dtype} {y.shape}"
-        )
+        raise TypeError(f"{wanted}; got {y.dtype} {y.shape}")
     classes, index, counts = np.unique(label, return_inverse=True, return_counts=True)
     if isinstance(class_weight, str):
         if class_weight != "balanced":

@@ -111,8 +111,8 @@ class NetworkPass:
     __slots__ = ("_spare", "block_rows", "dtype", "memory", "records", "shape", "training")
 
     def __init__(self, memory: PassMemory, spare: list[PassMemory]) -> None:
-        self.memory = memory
         self._spare = spare
+        self.memory = memory
         self.training = False
         self.records: list[Any] = []  # of each block
         self.block_rows = 0  # of the products: there, each vector of features is a row
@@ -120,6 +120,8 @@ class NetworkPass:
         self.dtype: np.dtype[Any] = np.dtype(np.float64)
 
     def __del__(self) -> None:
+        if not hasattr(self, "memory"):  # Ctrl-C ended the constructor
+            return
         self.memory.release()
         if len(self._spare) < _SPARE:
             self._spare.append(self.memory)

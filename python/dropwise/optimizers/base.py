@@ -168,6 +168,7 @@ class Optimizer:
     def _planned(self, pairs: list[tuple[Array, Array]]) -> _Plan:
         """What a step does with these pairs, all of it checked and allocated."""
         checked = [_checked(i, pair) for i, pair in enumerate(pairs)]
+        _check_apart([p for p, _ in checked])
         companions = self._companions_of([p for p, _ in checked])
         moves = [
             _move(p, pair[1], gradient, c.arrays)
@@ -282,6 +283,14 @@ class Optimizer:
             if value != parameters[name].default
         )
         return f"{type(self).__name__}({self.learning_rate!r}{options})"
+
+
+def _check_apart(parameters: list[Array]) -> None:
+    """Raise if a step would move the same memory twice."""
+    for i, p in enumerate(parameters):
+        for j, other in enumerate(parameters[:i]):
+            if np.shares_memory(p, other):
+                raise ValueError(f"parameters {j} and {i} share memory; give each once")
 
 
 def _checked(i: int, pair: tuple[Array, Array]) -> tuple[Array, Array]:

@@ -46,12 +46,12 @@ class Objective:
 
     def parameters(self) -> NDArray[np.float64]:
         """All parameters: weights, then biases, layer by layer."""
-        return np.concatenate([p for p, _ in self._network.parameters()], dtype=np.float64)
+        return np.concatenate(self._network.parameter_values(), dtype=np.float64)
 
     def set_parameters(self, values: Array) -> None:
         """The inverse of `parameters`."""
         start = 0
-        for p, _ in self._network.parameters():
+        for p in self._network.parameter_values():
             p[...] = values[start : start + p.size]
             start += p.size
 

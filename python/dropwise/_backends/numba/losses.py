@@ -104,11 +104,18 @@ def _sum(x):
     return total
 
 
+@inlined
+def _are_classes(labels, n):
+    others = 0
+    for row in range(labels.size):
+        others += labels[row] < 0 or labels[row] >= n
+    return others == 0
+
+
 @ieee_kernel
 def _forward(scores, labels, probabilities, losses, correct):
-    for row in range(labels.size):
-        if labels[row] < 0 or labels[row] >= scores.shape[1]:
-            return 0.0, -1
+    if not _are_classes(labels, scores.shape[1]):
+        return 0.0, -1
     part = np.empty(_GROUP)
     for row in range(scores.shape[0]):
         x, p, label = scores[row], probabilities[row], labels[row]
@@ -134,6 +141,8 @@ def _forward(scores, labels, probabilities, losses, correct):
 
 @ieee_kernel
 def _gradient(probabilities, labels, shares, out):
+    if not _are_classes(labels, out.shape[1]):
+        return False
     rows = out.dtype.type(out.shape[0])
     even = out.dtype.type(1.0 / out.shape[0])
     for row in range(out.shape[0]):
@@ -142,6 +151,7 @@ def _gradient(probabilities, labels, shares, out):
         for i in range(p.size):
             to[i] = p[i] * share if shares.size else p[i] / rows
         to[labels[row]] -= share
+    return True
 
 
 @ieee_kernel
@@ -159,7 +169,8 @@ def softmax_cross_entropy(
 
 
 def softmax_gradient(probabilities: Array, labels: Array, shares: Array | None, out: Array) -> None:
-    _gradient(probabilities, labels, out[0, :0] if shares is None else shares, out)
+    if not _gradient(probabilities, labels, out[0, :0] if shares is None else shares, out):
+        raise ValueError("labels must be in [0, C)")
 
 
 def sigmoid_gradient(y: Array, dy: Array, out: Array) -> None:
