@@ -29,9 +29,11 @@ Element element_of(const dlpack::DataType& dtype) {
 
 std::size_t size_of(const dlpack::Tensor& x) {
     require(x.device.type == dlpack::kCpu, "tensors must be on the CPU");
+    // An empty tensor may have any strides.
+    if (std::find(x.shape, x.shape + x.ndim, 0) != x.shape + x.ndim) return 0;
     std::int64_t n = 1;
     for (std::int32_t d = x.ndim; d-- > 0; n *= x.shape[d])
-        require(x.shape[d] <= 1 || x.strides[d] == n || n == 0, "tensors must be in C order");
+        require(x.shape[d] == 1 || x.strides[d] == n, "tensors must be in C order");
     return static_cast<std::size_t>(n);
 }
 

@@ -363,3 +363,16 @@ def test_wrong_arguments_change_nothing(arguments, error, message):
     with pytest.raises(error, match=message):
         dt.convert(**{"model": model, **arguments})
     assert type(model.layers[0]) is nn.TransformerEncoderLayer
+
+
+@pytest.mark.parametrize("last", [[], [nn.ReLU(inplace=True)]])
+def test_the_result_of_a_converted_block_may_be_written_to(last, steps):
+    layers = [nn.Linear(64, 128), nn.ReLU(), nn.Dropout(0.5), nn.Linear(128, 32)]
+    model = nn.Sequential(*layers, *last)
+    dt.convert(model)
+    y = model(torch.randn(300, 64))
+    assert steps() == ["fused"]
+    if not last:
+        y += 1
+    y.sum().backward()
+    assert layers[0].weight.grad.isfinite().all()

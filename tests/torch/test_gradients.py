@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 
 from support import require
 
 torch = require("torch")
+from torch import nn
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
 import dropwise.torch as dt
@@ -119,3 +122,37 @@ def test_what_a_hook_makes_of_the_kept_mask_is_used():
     assert torch.equal(x.grad, y)
     with pytest.raises(RuntimeError, match="backward through the graph a second time"):
         y.sum().backward()
+
+
+class SelfAttention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(32, 4, 0.3, batch_first=True)
+
+    def forward(self, x):
+        return self.attention(x, x, x, need_weights=False)[0]
+
+
+@pytest.mark.parametrize("step", ["dropout", "feed-forward", "attention"])
+def test_hooks_may_lay_out_what_is_saved_in_another_way(step):
+    def strided(x):
+        return torch.stack([x, x], -1)[..., 0]
+
+    torch.manual_seed(0)
+    if step == "dropout":
+        model, x = nn.Sequential(nn.Dropout(0.5)), torch.ones(LARGE)
+    elif step == "feed-forward":
+        linear = [nn.Linear(64, 128), nn.ReLU(), nn.Dropout(0.5), nn.Linear(128, 64)]
+        model, x = nn.Sequential(*linear, nn.Dropout(0.5)), torch.randn(300, 64)
+    else:
+        model, x = SelfAttention(), torch.randn(3, 40, 32)
+    dt.convert(model, seed=1)
+    x.requires_grad_()
+    results = []
+    for unpack in (lambda x: x, strided):
+        model_now = copy.deepcopy(model)
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: x, unpack):
+            y = model_now(x)
+        results.append(torch.autograd.grad(y.square().sum(), [x, *model_now.parameters()]))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 
 import pytest
 
@@ -253,7 +254,71 @@ def test_what_torch_refuses_is_refused_in_its_words(x):
     assert errors[0] == errors[1]
 
 
-def test_a_negated_view_and_a_default_device_change_nothing():
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_negated_view_changes_nothing(dtype, backend):
+    for shape in ((9,), (3, 4)):
+        x = torch._neg_view(torch.randn(shape).to(dtype))
+        for part in (x, x[:2], x.mT if x.dim() == 2 else x[1:]):
+            y = dt.Dropout(0.5, seed=1)(part)
+            assert torch.equal(y, dt.Dropout(0.5, seed=1)(part.resolve_neg()))
+
+
+LAYOUTS = {
+    "C": lambda x: x,
+    "transposed": lambda x: x.transpose(0, 1).contiguous().transpose(0, 1),
+    "channels last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "with gaps": lambda x: torch.stack([x, x], -1)[..., 0],
+}
+
+
+@pytest.mark.parametrize("n", [2, 40])  # channels: masks are made again, or kept
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_result_may_be_written_to(layout, dtype, n, backend):
+    for module in (dt.Dropout, dt.Dropout2d, dt.Dropout3d, dt.DropPath):
+        x = LAYOUTS[layout]((torch.rand(2, n, 40, 50) + 0.5).to(dtype)).requires_grad_()
+        y = module(0.5, seed=3)(x)
+        expected = module(0.5, seed=3)(x).detach() * 2 + 1
+        y.mul_(2).add_(1)
+        assert torch.equal(y, expected)
+        y.sum().backward()
+        assert torch.equal(x.grad != 0, y != 1)
+        if module is not dt.Dropout3d:  # which gives a view of one sample, as PyTorch's does
+            with torch.no_grad():
+                y = module(0.5)(x)
+            y.add_(x).detach_()
+
+
+def test_empty_tensors_of_any_strides_are_taken():
+    for x in (
+        torch.randn(2, 3, 4).permute(2, 1, 0)[:0],
+        torch.randn(2, 3, 4).permute(2, 1, 0)[:, :0],
+    ):
+        x.requires_grad_()
+        for module in (dt.Dropout(0.5), dt.AlphaDropout(0.5), dt.DropPath(0.5)):
+            y = module(x)
+            assert y.shape == x.shape
+            y.backward(torch.empty(y.shape[::-1]).permute(2, 1, 0))
+    drop = dt.Dropout(0.5)
+    drop(torch.randn(0, 4, requires_grad=True)).backward(torch.empty(4, 0).T)
+
+
+@pytest.mark.parametrize(
+    "shape", [(3,), (9, 4), (9, 4, 5), (9, 4, 5, 2), (2, 9, 3, 2, 2), (9,) * 6]
+)
+def test_dropout3d_drops_what_pytorch_drops(shape):
+    whole = (0,) if len(shape) != 5 else (0, 1)
+    rest = tuple(i for i in range(len(shape)) if i not in whole)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for kind in (nn.Dropout3d, dt.Dropout3d):
+            y = kind(0.5)(torch.ones(shape))
+            assert torch.equal(y.amax(rest) if rest else y, y.amin(rest) if rest else y)
+            assert set(y.unique().tolist()) <= {0.0, 2.0}
+            assert len(y.unique()) == 2 or y.shape[0] < 9
+
+
+def test_a_complex_part_and_a_default_device_change_nothing():
     x = torch.view_as_complex(torch.randn(9, 2)).conj().imag
     assert x.is_neg()
     assert torch.equal(dt.Dropout(0.5, seed=1)(x), dt.Dropout(0.5, seed=1)(x.resolve_neg()))

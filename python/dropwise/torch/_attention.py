@@ -19,7 +19,7 @@ from dropwise._backends import active
 from dropwise._backends.protocol import Product
 from dropwise._dtypes import F32, F64, rate_and_scale
 from dropwise.torch._eager import differentiable_gradients
-from dropwise.torch._tensors import Mask
+from dropwise.torch._tensors import Mask, saved_bits
 
 # Probabilities that go through all steps together, for each thread: 256 KiB stay in cache, and one
 # sample may be too few for the time of the calls.  With several threads twice as many, since each
@@ -249,9 +249,9 @@ class _Attention(torch.autograd.Function):
         to_dv = _Products(steps, dropped.mT, dz, dv, skip="a")
         to_dp = _Products(steps, dz, v.mT, dp)
         to_dq, to_dk = _Products(steps, ds, k, dq), _Products(steps, ds.mT, q, dk)
-        of_all = probabilities.numpy().reshape(-1)
+        of_all = probabilities.contiguous().numpy().reshape(-1)
         of_dropped, of_dp = dropped.numpy().reshape(-1), dp.numpy().reshape(-1)
-        packed_bits = bits.numpy()
+        packed_bits = saved_bits(bits)
         backend = active()
         count = len(inputs)
         for start, n, (p, *views) in steps.pieces(probabilities, *inputs, *outputs):
@@ -298,7 +298,7 @@ def _masked(
     if blank is not None:
         scores = scores.masked_fill(blank, 0.0)  # whose softmax has derivatives, unlike NaN
     probabilities = scores.softmax(-1)
-    rows = bits.numpy().reshape(-1, steps.bytes)
+    rows = saved_bits(bits).reshape(-1, steps.bytes)
     kept = np.unpackbits(rows, axis=1, count=steps.elements, bitorder="little").view(np.bool_)
     keep = torch.from_numpy(kept).view(probabilities.shape)
     if blank is not None:

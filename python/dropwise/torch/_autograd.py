@@ -154,7 +154,7 @@ class _Kept(_Replayed):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
         (bits,) = ctx.saved_tensors
         if is_plain(dy) and not has_derivatives(dy):
-            return _tensors.apply_bits(dy, ctx.mask.rate, bits.numpy()), None
+            return _tensors.apply_bits(dy, ctx.mask.rate, _tensors.saved_bits(bits)), None
         return dropout(dy, ctx.mask), None
 
 

@@ -26,7 +26,7 @@ from dropwise.torch._eager import (
     is_plain,
     next_mask,
 )
-from dropwise.torch._tensors import Mask
+from dropwise.torch._tensors import Mask, saved_bits
 from dropwise.torch.modules import Dropout
 
 # Multiplications in the first product from which on one step takes less time than its layers.
@@ -173,7 +173,7 @@ class FeedForward(torch.autograd.Function):
         active().multiply(products)
         ctx.save_for_backward(x, *parameters, *hidden, *passed)
         ctx.scales = [product.scale for product in products]
-        return torch.from_numpy(operand).view(*x.shape[:-1], operand.shape[1])
+        return torch.from_numpy(operand.reshape(*x.shape[:-1], operand.shape[1]))
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
@@ -195,7 +195,8 @@ class FeedForward(torch.autograd.Function):
         dz = _rows(dy)
         if passed[-1] is not None:
             masked = _memory.empty(dz.shape, dz.dtype)
-            active().apply_bits(np.ascontiguousarray(dz), masked, _array(passed[-1]), scales[-1])
+            bits = saved_bits(passed[-1])
+            active().apply_bits(np.ascontiguousarray(dz), masked, bits, scales[-1])
             dz = masked
         ones = np.ones((1, len(dz)), dz.dtype)
         products: list[Product] = []
@@ -214,12 +215,12 @@ class FeedForward(torch.autograd.Function):
                 break
             product = Product(dz, weight, _memory.empty(inputs[i].shape, dz.dtype), skip=skip)
             if i > 0:
-                product.bits, product.scale = _array(passed[i - 1]), scales[i - 1]
+                product.bits, product.scale = saved_bits(passed[i - 1]), scales[i - 1]
             products.append(product)
             dz = product.out
         active().multiply(products)
         return (
-            torch.from_numpy(dz).view(x.shape) if wants_dx else None,
+            torch.from_numpy(dz.reshape(x.shape)) if wants_dx else None,
             None,
             *(None if g is None else torch.from_numpy(g) for g in gradients),
         )
@@ -240,6 +241,6 @@ def _masked(
         assert weight is not None
         x = F.linear(x, weight, bias)
         if bits is not None:
-            kept = torch.from_numpy(unpack_bits(_array(bits), tuple(x.shape)))
+            kept = torch.from_numpy(unpack_bits(saved_bits(bits), tuple(x.shape)))
             x = torch.where(kept, x * scale, 0.0)
     return x

@@ -67,15 +67,27 @@ def is_ours(x: Tensor) -> bool:
 def as_array(x: Tensor) -> Array:
     """The memory of a tensor."""
     if x.dtype is torch.bfloat16:  # which PyTorch does not give to NumPy
-        return x.view(torch.int16).numpy(force=True).view(_BFLOAT16)
+        return x.resolve_neg().view(torch.int16).numpy(force=True).view(_BFLOAT16)
     return x.numpy(force=True)
 
 
 def as_tensor(x: Array) -> Tensor:
-    """The memory of an array of one of `DTYPES`."""
-    if x.dtype is _BFLOAT16:
-        return torch.from_numpy(x.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(x)
+    """The memory of an array of one of `DTYPES`.
+
+    It is no view of another tensor: PyTorch refuses to write to a view that a function returned.
+    """
+    if x.dtype is not _BFLOAT16:
+        return torch.from_numpy(x)
+    bits = torch.from_numpy(x.view(np.int16))
+    y = torch.empty(0, dtype=torch.bfloat16, device="cpu")
+    memory = bits.untyped_storage()
+    return y.set_(memory, bits.storage_offset(), bits.shape, bits.stride())
+
+
+def saved_bits(x: Tensor) -> Bits:
+    """A packed mask from `saved_tensors`, where hooks may have laid it out in another way."""
+    bits: Bits = x.contiguous().numpy()
+    return bits
 
 
 def dropout(x: Tensor, mask: Mask, bits: Bits | None = None) -> Tensor:
@@ -117,4 +129,4 @@ def apply_bits(
     packed = np.packbits(kept, bitorder="little")
     noise_shape = None if noise_shape is None else kept.shape
     y = _arrays.apply_mask(as_array(in_memory), None, packed, scale, noise_shape)
-    return as_tensor(y).permute(tuple(np.argsort(order)))
+    return as_tensor(y.transpose(np.argsort(order)))

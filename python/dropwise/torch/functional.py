@@ -190,7 +190,7 @@ def dropout3d(
     if not training or p == 0 or not is_ours(input):
         return torch_dropout3d(input, p, training, inplace)
     torch_dropout3d(input, training=False)  # as in `dropout1d`
-    result = _drop_channels(input, p, state, row_offset, unbatched=input.dim() == 4)
+    result = _drop_channels(input, p, state, row_offset, unbatched=input.dim() != 5)
     return input.copy_(result) if inplace else result
 
 
