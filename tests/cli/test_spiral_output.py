@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 
 import numpy as np
@@ -197,3 +199,34 @@ def test_quiet_shows_the_table_only(capsys):
     captured = capsys.readouterr()
     assert captured.err == ""
     assert "published log 1" in captured.out
+
+
+def test_a_file_that_fails_after_training_leaves_the_others(monkeypatch, tmp_path, capsys):
+    def full(path, history):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(spiral_command, "write_csv", full)
+    network, figures = tmp_path / "network", tmp_path / "figures"
+    assert spiral("--epochs", 4, "--csv", figures, "--save", network) == 2
+    printed = capsys.readouterr()
+    assert f"dropwise: cannot write {figures}: No space left on device" in printed.err
+    assert "4 epochs" in printed.out
+    assert dw.Sequential.load(network).epochs_done == 4
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a pipe ends with another error there")
+def test_whoever_reads_the_report_may_go(tmp_path):
+    network = tmp_path / "network"
+    command = [sys.executable, "-m", "dropwise", "spiral", "--epochs", "2", "--save", str(network)]
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=120
+        )
+    finally:
+        os.close(writing)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
+    assert network.exists()

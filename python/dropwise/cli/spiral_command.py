@@ -149,6 +149,7 @@ def _train_and_report(args: argparse.Namespace, job: Spiral, ranks: Ranks, comm:
     if not job.history:
         raise UserError("stopped before the first epoch was over; nothing to report")
     done, new = job.trained.epochs_done, job.new_epochs
+    failures = _write_files(args, job)  # first: whoever reads the report may have gone
     each = f" ({job.seconds / new * 1e3:.2f} ms each)" if new else ""
     summary = (
         f"{done} epochs{'' if new == done else f', {new} of them'} in {job.seconds:.1f} s{each}, "
@@ -159,11 +160,24 @@ def _train_and_report(args: argparse.Namespace, job: Spiral, ranks: Ranks, comm:
     if not finished and args.checkpoint is not None and args.checkpoint.exists():
         print(f"{args.checkpoint} goes on from its last checkpoint with --resume", file=sys.stderr)
     print(table(f"this run, {args.wiring}", job.history[-1], *job.mean_of_last()))
-    if args.csv is not None:
-        write_csv(args.csv, job.history)
-    if args.save is not None:
-        job.save(args.save)
-    if args.plot is not None:
-        title = f"{args.wiring} wiring, rate {args.rate:g}, seed {args.seed}: {done} epochs"
-        write_plot(args.plot, job, title)
+    if failures:
+        raise UserError("; ".join(failures))
     return 0
+
+
+def _write_files(args: argparse.Namespace, job: Spiral) -> list[str]:
+    """Write the files that were asked for, each whatever becomes of the others."""
+    done = job.trained.epochs_done
+    title = f"{args.wiring} wiring, rate {args.rate:g}, seed {args.seed}: {done} epochs"
+    failures = []
+    for path, write in (
+        (args.save, job.save),
+        (args.csv, lambda path: write_csv(path, job.history)),
+        (args.plot, lambda path: write_plot(path, job, title)),
+    ):
+        try:
+            if path is not None:
+                write(path)
+        except OSError as error:
+            failures.append(f"cannot write {path}: {error.strerror or error}")
+    return failures

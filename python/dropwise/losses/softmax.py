@@ -17,13 +17,13 @@ from dropwise.losses.base import BuiltInLoss, as_scores, mean_of_rows, share_of
 _FEW_CLASSES = 32
 
 
-def _check_classes(label: NDArray[np.int64], classes: int) -> None:
+def _check_classes(label: NDArray[np.integer[Any]], classes: int) -> None:
     """Raise unless all are in [0, classes)."""
     if label.size and (label.min() < 0 or label.max() >= classes):
         raise _not_in_range(label, classes)
 
 
-def _not_in_range(label: NDArray[np.int64], classes: int) -> ValueError:
+def _not_in_range(label: NDArray[np.integer[Any]], classes: int) -> ValueError:
     found = f"{label.min()} to {label.max()}"
     return ValueError(f"y must hold classes in [0, {classes}), got {found}")
 
@@ -151,6 +151,8 @@ class SoftmaxCrossEntropy(BuiltInLoss[_Pass]):
         if y.shape == shape[:1]:
             if y.dtype.kind not in "iu":
                 raise TypeError(f"y must hold classes as integers, got dtype {y.dtype}")
+            if y.dtype.kind == "u":  # int64 does not hold them all
+                _check_classes(y, shape[1])
             y = y.astype(np.int64, copy=False)
         elif y.shape == shape:
             _check_probabilities(y)
