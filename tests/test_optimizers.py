@@ -183,6 +183,18 @@ def test_a_gradient_of_another_real_dtype_is_cast(make, dtype, of):
     np.testing.assert_array_equal(run(make(), np.ones((3, 4), dtype), steps), want)
 
 
+@pytest.mark.parametrize("cls", [dw.SGD, dw.Adam])
+def test_a_gradient_may_lie_where_another_parameter_does(cls, backend):
+    x, y = np.array([1.0, 2.0]), np.array([3.0, 4.0])
+    a, b = x.copy(), y.copy()
+    one, other = cls(0.5), cls(0.5)
+    for _ in range(2):
+        one.step([(x, y), (y, x)])  # of x * y
+        other.step([(a, b.copy()), (b, a.copy())])
+        np.testing.assert_array_equal(x, a)
+        np.testing.assert_array_equal(y, b)
+
+
 def test_parameters_that_share_memory_are_refused():
     w, g = np.ones((4, 4)), np.ones((4, 4))
     optimizer = dw.SGD(1.0)

@@ -130,6 +130,8 @@ def check_out(out: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     """Raise unless `out` can take a result of this shape and dtype."""
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out must be an ndarray, got {type(out).__name__}")
+    if isinstance(out, np.ma.MaskedArray):
+        raise TypeError("out must be a plain array, got a masked one")
     same = out.dtype == dtype or out.dtype.newbyteorder("=") == dtype
     if out.shape != shape or not same:
         raise ValueError(f"out must be {dtype} of shape {shape}, got {out.dtype} of {out.shape}")

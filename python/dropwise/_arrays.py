@@ -244,7 +244,7 @@ def product(
     y: Array = np.matmul(as_operand(a, dtype), as_operand(b, dtype))  # integers, complex, ...
     if bias is not None:
         y += bias
-    return np.maximum(y, 0) if relu else y
+    return np.maximum(y, y.dtype.type(0)) if relu else y
 
 
 def _kernel_product(

@@ -305,10 +305,17 @@ def _dropout_mask(rate: float, block_info: _BlockInfo, **options: Any) -> Array:
     return functional.dropout_mask(shape, rate, within=within, **options)
 
 
+def _in_c_order(x: Array) -> Array:
+    """The same values: the order of a sum may depend on the layout.
+
+    Masked and sparse chunks are as they are, for the model to take or to refuse.
+    """
+    return np.ascontiguousarray(x) if type(x) is np.ndarray else x
+
+
 @_serial
 def _predict(x: Array, model: Any) -> Array:
-    # The order of a sum may depend on the layout.
-    result: Array = model.predict(np.ascontiguousarray(x))
+    result: Array = model.predict(_in_c_order(x))
     return result
 
 
@@ -317,7 +324,7 @@ def _predict_mc(
     x: Array, model: Any, n_samples: int, block_info: _BlockInfo, **options: Any
 ) -> Array:
     """Mean and standard deviation of each row, [B, 2, ...]."""
-    x = np.ascontiguousarray(x)
+    x = _in_c_order(x)
     first_row = block_info[0]["array-location"][0][0]
     if isinstance(model, Sequential):
         # All tasks use the same streams of one network, so none may use them up.

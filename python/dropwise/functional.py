@@ -353,6 +353,8 @@ def matmul(
             dtype = np.result_type(dtype, bias)
     if not has_kernel(dtype):
         check_numbers(dtype, "the product")
+    if relu and dtype.kind == "c":
+        raise TypeError(f"relu needs real numbers, got dtype {dtype}")
     if out is not None:
         check_out(out, (*shape[:-1], inner[1]), dtype)
     if len(shape) != 2:

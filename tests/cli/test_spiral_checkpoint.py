@@ -220,3 +220,23 @@ def test_two_outputs_in_one_file_are_refused(tmp_path, capsys):
         assert spiral("--epochs", 4, outputs[0], path, outputs[1], path) == 2
         assert "need a file each" in capsys.readouterr().err
         assert not path.exists()
+
+
+def test_another_spelling_of_a_file_is_the_same_file(tmp_path, capsys):
+    (tmp_path / "q").mkdir()
+    path, other = tmp_path / "a", f"{tmp_path}/q/../a"
+    assert spiral("--epochs", 4, "--checkpoint", path, "--save", other) == 2
+    assert "needs a file of its own" in capsys.readouterr().err
+    assert spiral("--epochs", 4, "--csv", path, "--save", other) == 2
+    assert "need a file each" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_run_in_one_line(
+    monkeypatch, tmp_path, capsys
+):
+    def full(self, path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Spiral, "save_checkpoint", full)
+    assert spiral("--epochs", 4, "--checkpoint", tmp_path / "a") == 2
+    assert "a: No space left on device" in capsys.readouterr().err

@@ -230,3 +230,14 @@ def test_whoever_reads_the_report_may_go(tmp_path):
     assert "Traceback" not in done.stderr
     assert "BrokenPipe" not in done.stderr
     assert network.exists()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is full")
+def test_an_output_that_is_full_or_absent_is_no_traceback():
+    info = f"{sys.executable} -m dropwise info"
+    for redirected, status in ((">/dev/full", 1), (">&-", 0)):
+        done = subprocess.run(
+            ["sh", "-c", f"{info} {redirected}"], capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == status
+        assert "Traceback" not in done.stderr

@@ -288,3 +288,11 @@ def test_a_number_of_samples_that_cannot_be_is_refused_at_the_call():
             dd.predict_mc(model, x, 0)
     with pytest.raises(TypeError, match="transform"):
         dd.predict_mc(classifier(), x, 2, transform=softmax)
+
+
+def test_masked_chunks_are_refused_as_masked_arrays_are():
+    net = dw.Sequential([dw.Dense(2, 1), dw.Dropout(0.5)], seed=0)
+    z = da.from_array(np.ma.masked_greater([[1.0, 2.0], [1.0, 1e9]], 5), chunks=1, asarray=False)
+    for result in (dd.predict(net, z), dd.predict_mc(net, z, 3)[0]):
+        with pytest.raises(TypeError, match="must be a plain array, got a masked one"):
+            result.compute(scheduler="sync")

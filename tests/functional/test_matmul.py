@@ -130,3 +130,12 @@ def test_nan_in_a_factor_is_not_skipped():
     y = F.matmul(a, np.ones((64, 64), np.float32))
     assert np.isnan(y[3]).all()
     assert not np.isnan(np.delete(y, 3, axis=0)).any()
+
+
+def test_relu_of_a_product_is_that_of_relu():
+    for dtype in (bool, np.int8, np.uint16, np.longdouble):
+        a = np.ones((2, 2), dtype)
+        y = F.matmul(a, a, relu=True)
+        assert y.dtype == F.matmul(a, a).dtype
+    with pytest.raises(TypeError, match="relu needs real numbers, got dtype complex128"):
+        F.matmul(np.ones((1, 1)) * 1j, np.ones((1, 1)), relu=True)

@@ -28,3 +28,9 @@ def test_relu_keeps_nan_and_gives_positive_zero(dtype):
 def test_relu_of_complex_numbers_is_an_error():
     with pytest.raises(TypeError, match="relu needs real numbers"):
         F.relu(np.ones(2, complex))
+
+
+def test_a_masked_out_is_refused():
+    for out in (np.ma.zeros(3), np.ma.zeros(6)[::2]):
+        with pytest.raises(TypeError, match="out must be a plain array, got a masked one"):
+            F.relu(np.ones(3), out=out)

@@ -49,3 +49,11 @@ def test_relu_keeps_a_bit_per_element():
     relu = dw.ReLU()
     relu.forward(np.ones(1000))
     assert relu._pass[2].nbytes == 125
+
+
+@pytest.mark.parametrize("make", [dw.Tanh, dw.Sigmoid])
+def test_a_single_number_gives_an_array(make):
+    layer = make()
+    for y in (layer.forward(0.5), layer.backward(1.0), layer.predict(0.5)):
+        assert isinstance(y, np.ndarray)
+        assert y.shape == ()

@@ -373,3 +373,17 @@ def test_steps_that_are_replayed_have_the_bits_of_those_that_are_not(backend, mo
     assert len(made) == 1
     monkeypatch.setattr(Replay, "forward", lambda self, *_: None)
     assert trained(net_of(lambda: dw.Dropout(0.5)), **options) == got
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rows", [17, 33, 257])  # the last block has one row
+def test_a_row_that_is_alone_in_its_block_is_computed_as_among_others(rows, dtype):
+    def make():
+        middle = [dw.Dropout(0.5, noise_shape=(1, None)), dw.Dense(20, 64, dtype=dtype), dw.ReLU()]
+        more = [dw.Dropout(0.5, noise_shape=(1, None)), dw.Dense(64, 20, dtype=dtype)]
+        return net_of(*(lambda a=a: a for a in middle + more), dtype=dtype)
+
+    data = X[:rows], CLASSES[:rows]
+    block = 8 if rows < 100 else 256
+    options = {"data": data, "batch_size": None, "epochs": 5, "block_rows": block}
+    check_same_for_any_ranks(make, sizes=(1, 2, 3), **options)

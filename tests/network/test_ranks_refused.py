@@ -313,3 +313,40 @@ def test_the_ranks_in_threads_end_together():
 
     kinds = [type(result) for result in run_ranks(3, run)]
     assert kinds == [Aborted, OSError, Aborted]
+
+
+def test_a_noise_shape_that_names_the_rows_is_refused_on_any_number_of_ranks():
+    def job(comm):
+        net = dw.Sequential([dw.Dense(6, 8), dw.Dropout(0.5, noise_shape=(60, 1)), dw.Dense(8, 4)])
+        with pytest.raises(ValueError, match="noise_shape names the rows of the whole"):
+            fit(net, comm, batch_size=None)
+
+    for size in (1, 3):
+        results_of(size, job)
+
+
+class OwnOptimizer:
+    def __init__(self, rate):
+        self.current_learning_rate = rate
+
+    def step(self, pairs):
+        for p, g in pairs:
+            p -= self.current_learning_rate * g
+
+
+class Scaled(dw.MeanSquaredError):
+    def __init__(self, by):
+        super().__init__()
+        self.by = by
+
+
+def test_optimizers_and_losses_of_ones_own_that_differ_are_found():
+    def job(comm, **options):
+        given = {name: make(comm.Get_rank()) for name, make in options.items()}
+        with pytest.raises(ValueError, match="the ranks do not agree"):
+            fit(
+                make(), comm, y=np.eye(4)[Y], loss=given.pop("loss", dw.MeanSquaredError()), **given
+            )
+
+    results_of(2, lambda comm: job(comm, optimizer=lambda rank: OwnOptimizer(0.1 * (rank + 1))))
+    results_of(2, lambda comm: job(comm, loss=lambda rank: Scaled(1.0 + rank)))

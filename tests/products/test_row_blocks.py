@@ -133,7 +133,8 @@ def test_blocks_that_make_no_sense_are_refused():
 
 
 @pytest.mark.parametrize("shape", [(2, 0), (0, 3), (2, 3)])
-@pytest.mark.parametrize("rows", [8, 16, 70])
+@pytest.mark.parametrize("rows", [0, 8, 16, 70])
+@pytest.mark.usefixtures("backend")
 def test_sums_may_be_empty_matrices(shape, rows, threads, dtype):
     height, width = shape
     a, b = np.ones((height, rows), dtype), np.ones((rows, width), dtype)

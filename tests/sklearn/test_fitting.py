@@ -337,3 +337,21 @@ def test_lbfgs_goes_on_after_a_fit_that_was_stopped_anywhere(estimator, nth):
     assert_equal_parameters(parameters(model), before)
     other = copy.deepcopy(model)
     assert_equal_parameters(parameters(model.fit(X, Y)), parameters(other.fit(X, Y)))
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_another_loss_needs_a_new_start(method):
+    model = MLPRegressor(warm_start=True, **SMALL)
+    getattr(model, method)(X, np.abs(X[:, 0]))
+    before = parameters(model)
+    model.set_params(loss="poisson")
+    with pytest.raises(ValueError, match="another kind of loss"):
+        getattr(model, method)(X, np.abs(X[:, 0]))
+    assert_equal_parameters(parameters(model), before)
+    model.set_params(warm_start=False).fit(X, np.abs(X[:, 0]))
+
+
+def test_rows_of_one_class_are_all_right():
+    model = MLPClassifier(early_stopping=True, **SMALL).fit(X, np.full(150, 3))
+    assert set(model.validation_scores_) == {1.0}
+    assert model.score(X, np.full(150, 3)) == 1.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -175,3 +177,31 @@ def test_a_network_passes_the_books_gradient_check(backend):
     for name, value in params.items():
         assert_close(found[name], gradient_by_differences(loss, value), 1e-6)
     assert_close(dout, gradient_by_differences(loss, x), 1e-6)
+
+
+@pytest.mark.parametrize("n", [6, 1000])
+def test_a_gradient_of_whole_numbers_is_scaled_as_the_text_does(n):
+    layer = dlfs.TimeDropout(0.3)
+    layer.forward(np.ones(n))
+    dy = np.full(n, 10)
+    dx = layer.backward(dy)
+    np.testing.assert_array_equal(dx, dy * layer.mask)
+    np.testing.assert_array_equal(layer.backward(dy), dx)
+
+
+@pytest.mark.parametrize("n", [4, 40])
+def test_relu_refuses_a_gradient_of_another_shape(n):
+    relu = dlfs.Relu()
+    relu.forward(np.ones((n, n)))
+    for dy in (np.ones((n, 1)), np.ones(n), 1.0):
+        with pytest.raises((ValueError, IndexError)):
+            relu.backward(dy)
+
+
+def test_a_copy_of_an_affine_layer_has_lists_of_its_own():
+    layer = dlfs.Affine(np.zeros((2, 2)), np.zeros(2))
+    layer.params  # noqa: B018 - the second volume's list
+    other = copy.copy(layer)
+    other.W = np.ones((2, 2))
+    assert (layer.W == 0).all()
+    assert other.b is layer.b

@@ -292,3 +292,21 @@ def test_spiral_data_is_the_books_own(monkeypatch):
     plain = np.zeros  # as nnfs.init() leaves it
     monkeypatch.setattr(np, "zeros", lambda shape, dtype="f4": plain(shape, dtype))
     assert nnfs.spiral_data(5, 2)[0].dtype == np.float32
+
+
+@pytest.mark.parametrize("n", [6, 1000])
+def test_whole_numbers_as_gradients_are_what_the_book_makes_of_them(n):
+    dropout = nnfs.Layer_Dropout(0.3)
+    dropout.forward(np.ones(n))
+    dropout.backward(np.full(n, 10))
+    np.testing.assert_array_equal(dropout.dinputs, 10 * dropout.binary_mask)
+
+    loss = nnfs.Loss_CategoricalCrossentropy()
+    for dvalues in (np.array([[1, 2], [2, 1]]), [[1, 2], [2, 1]]):
+        loss.backward(dvalues, [0, 1])
+        np.testing.assert_array_equal(loss.dinputs, [[-0.5, 0], [0, -0.5]])
+    np.testing.assert_array_equal(loss.forward([[0.5, 0.5]], [1]), -np.log([0.5]))
+
+    both = nnfs.Activation_Softmax_Loss_CategoricalCrossentropy()
+    both.backward([[1, 0], [1, 0]], [0, 1])
+    np.testing.assert_array_equal(both.dinputs, [[0, 0], [0.5, -0.5]])

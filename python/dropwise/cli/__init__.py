@@ -19,14 +19,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     try:
         status: int = args.command(args)
-        sys.stdout.flush()
+        _flush()
     except UserError as error:
         if error.shown:
             print(f"dropwise: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # who read the output has gone; nor may Python write to it at the end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):  # which says that the reader has gone
+            print(f"dropwise: {error}", file=sys.stderr)
+        try:
+            _flush()
+        except OSError:  # Python would try again at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return status
+
+
+def _flush() -> None:
+    if sys.stdout is not None:  # as it is where the process was given none
+        sys.stdout.flush()

@@ -18,6 +18,7 @@ import numpy as np
 import dropwise as dw
 from dropwise._arrays import make_bits
 from dropwise._backends.protocol import Array
+from dropwise.cli.errors import UserError
 from dropwise.layers.dropout_base import DropoutPass
 from dropwise.layers.run import RunContext
 from dropwise.network import Epoch
@@ -221,7 +222,11 @@ class Spiral:
                         refresh=False,
                     )
                 if checkpoint is not None and first and (number % every == 0 or number == epochs):
-                    self.save_checkpoint(checkpoint)
+                    try:
+                        self.save_checkpoint(checkpoint)
+                    except OSError as error:
+                        why = error.strerror or error
+                        raise UserError(f"cannot write {checkpoint}: {why}") from None
                 bar.update()
             finished = True
         except KeyboardInterrupt:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -83,9 +84,9 @@ def _check_files(args: argparse.Namespace, ranks: Ranks) -> None:
     """Raise before training if the files that are asked for do not go together."""
     if args.resume and args.checkpoint is None:
         raise UserError("--resume needs --checkpoint FILE, the file to go on from")
-    if args.checkpoint is not None and args.checkpoint in (args.save, args.csv, args.plot):
+    outputs = [os.path.realpath(p) for p in (args.save, args.csv, args.plot) if p is not None]
+    if args.checkpoint is not None and os.path.realpath(args.checkpoint) in outputs:
         raise UserError(f"{args.checkpoint}: the checkpoint needs a file of its own")
-    outputs = [path for path in (args.save, args.csv, args.plot) if path is not None]
     if len(set(outputs)) < len(outputs):
         raise UserError("--save, --csv and --plot need a file each")
     if ranks.is_first:  # which writes them

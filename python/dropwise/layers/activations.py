@@ -139,7 +139,7 @@ class _Smooth(Layer):
     def _compute(self, x: ArrayLike) -> tuple[Array, SmoothPass]:
         values = _arguments.as_real_array(x, "x")
         dtype = _dtypes.F64 if values.dtype.kind in "biu" else values.dtype
-        y = self._function(values.astype(_dtypes.wide_dtype(dtype), copy=False))
+        y = np.asarray(self._function(values.astype(_dtypes.wide_dtype(dtype), copy=False)))
         return y.astype(dtype, copy=False), SmoothPass(y, dtype)
 
     def _run(self, x: Array, context: RunContext) -> tuple[Array, SmoothPass]:
@@ -164,7 +164,7 @@ class _Smooth(Layer):
     def _gradient(self, record: SmoothPass, dy: ArrayLike) -> Array:
         y, dtype = record
         dy = _arguments.as_gradient(dy, y.shape, dtype, self)
-        return self._times_derivative(y, dy).astype(dtype, copy=False)
+        return np.asarray(self._times_derivative(y, dy)).astype(dtype, copy=False)
 
     def predict(self, x: ArrayLike) -> Array:
         """The function of each element; nothing is remembered.

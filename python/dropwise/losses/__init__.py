@@ -1,8 +1,7 @@
 """Losses: ``forward`` gives the mean over the rows of a batch, ``backward`` its gradient.
 
-What a forward leaves for backward is one record, set when the value is there.  It refers to
-`y_pred` and `y` rather than to copies: change them after ``backward``.  Copies and pickles of a
-loss have no record.
+What a forward leaves for backward is one record, set when the value is there.  It holds no array of
+the caller's.  Copies and pickles of a loss have no record.
 """
 
 from dropwise.losses.base import Loss, accuracy_of, takes_sample_weight

@@ -24,7 +24,7 @@ class _OutputScores(NamedTuple):
     """What a forward of binary cross-entropy leaves, in the shape of y_pred."""
 
     positive: NDArray[np.bool_]  # score > 0: what is predicted
-    target: Array
+    wanted: NDArray[np.bool_]  # target > 0.5: what should be
     doubt: Array  # the probability of what is not predicted
     against: Array  # the target's probability of it
     shares: Array | None
@@ -111,7 +111,7 @@ class BinaryCrossEntropy(BuiltInLoss[_OutputScores]):
             tail = np.exp(-size)
             losses += np.log1p(tail)
             doubt = tail / (1 + tail)
-        return losses, _OutputScores(positive, target, doubt, against, shares, y_pred.dtype)
+        return losses, _OutputScores(positive, target > 0.5, doubt, against, shares, y_pred.dtype)
 
     def _arguments(
         self, y: Any, shape: tuple[int, ...], sample_weight: Any
@@ -152,13 +152,13 @@ class BinaryCrossEntropy(BuiltInLoss[_OutputScores]):
         """Of the last forward."""
         last = self._need("accuracy was read")
         if last.shares is None:
-            right = last.positive == (last.target > 0.5)
+            right = last.positive == last.wanted
             return float(np.count_nonzero(right)) / float(right.size)
         return share_of(self.right_rows(), last.shares)
 
     def right_rows(self) -> Array:
         """The share of the elements of each row of the last forward that are right."""
         last = self._need("right_rows was called")
-        right: Array = last.positive == (last.target > 0.5)
+        right: Array = last.positive == last.wanted
         of_rows: Array = right.reshape(len(right), -1).mean(axis=1)
         return of_rows

@@ -131,7 +131,7 @@ class SoftmaxCrossEntropy(BuiltInLoss[_Pass]):
 
     def right_rows(self) -> Array | None:
         """Whether each row of the last forward is right."""
-        return self._need("right_rows was called").right
+        return self._need("right_rows was called").right.copy()
 
     def _arguments(
         self, y: Any, shape: tuple[int, ...], sample_weight: Any

@@ -95,16 +95,23 @@ def _description_of_loss(loss: Loss) -> Any:
     inner: Loss | None = getattr(loss, "loss", None)
     factor = getattr(loss, "factor", None)
     name = {"class": f"{kind.__module__}.{kind.__qualname__}", "factor": factor}
+    name |= _numbers_of(loss)
     return name if inner is None else name | {"of": _description_of_loss(inner)}
 
 
 def _description_of_optimizer(optimizer: Optimizer) -> Any:
-    found: dict[str, Any] = {"class": type(optimizer).__qualname__}
+    found: dict[str, Any] = {"class": type(optimizer).__qualname__, **_numbers_of(optimizer)}
     for name in ("config", "state_dict"):
         method = getattr(optimizer, name, None)
         if method is not None:  # one of the user's own may have none
             found |= method()
     return found
+
+
+def _numbers_of(given: object) -> dict[str, Any]:
+    """The plain values of an object, which may be of a class of the user's own."""
+    plain = (bool, int, float, str)
+    return {name: value for name, value in vars(given).items() if isinstance(value, plain)}
 
 
 def _options(settings: Settings) -> dict[str, Any]:

@@ -154,12 +154,12 @@ def _replacing(path: str, mode: int | None) -> Iterator[IO[bytes]]:
 def _flush_folder(folder: str) -> None:
     """Make a new name in the folder survive a power failure, where the system can do that."""
     if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            with contextlib.suppress(OSError):  # some network file systems cannot
+        with contextlib.suppress(OSError):  # some network file systems cannot, nor some users
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
                 os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 # ---- reading -----------------------------------------------------------------------------------

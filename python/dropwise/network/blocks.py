@@ -220,7 +220,7 @@ class FusedDense:
                 context.remember(dropout, DropoutPass(shape, dense.dtype, None, *noise))
 
         conditions = None
-        if x.columns is None and (noise is None or noise.noise_shape is None):
+        if x.columns is None and (noise is None or not self._drops_columns(noise)):
             parameters = dense.parameter_values()[0]
             conditions = (
                 len(x.values),
@@ -255,6 +255,13 @@ class FusedDense:
             return y, None
         return y, ForwardRecord(x, y, mask if self.relu is None else product.nonzero, scale)
 
+    def _drops_columns(self, noise: _arrays.NoiseSpec) -> bool:
+        """Whether all rows share a mask.  A batch of one row is no exception, so that its results
+        are those of the same row among others.
+        """
+        assert self.dropout is not None
+        return noise.noise_shape is not None or self.dropout.shares_rows
+
     def _prepare_forward(
         self,
         conditions: tuple[Any, ...] | None,
@@ -270,7 +277,7 @@ class FusedDense:
         bias = dense.bias
         mask = columns = None
         if noise is not None and context.training:
-            if noise.noise_shape is None:
+            if not self._drops_columns(noise):
                 size = len(x.values) * dense.out_features
                 mask = workspace.array("mask", ((size + 7) >> 3,), np.uint8)
             else:  # one bit for each column

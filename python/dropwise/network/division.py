@@ -173,6 +173,12 @@ class Division:
                     f"{layer!r} cannot be trained on parts of a batch: only layers of dropwise "
                     "know which rows of it they are given"
                 )
+            rows = (getattr(layer, "noise_shape", None) or (None,))[0]
+            if rows not in (None, 1):
+                raise ValueError(
+                    f"{layer!r} cannot be trained on parts of a batch: its noise_shape names the "
+                    "rows of the whole; say None"
+                )
         few = data.take(slice(0, 64), self._workspace)
         if len(few.y) and not is_mean_of_rows(loss):
             check_mean_of_rows(loss, network.predict(few.x), few.y)

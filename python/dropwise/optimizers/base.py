@@ -168,7 +168,13 @@ class Optimizer:
     def _planned(self, pairs: list[tuple[Array, Array]]) -> _Plan:
         """What a step does with these pairs, all of it checked and allocated."""
         checked = [_checked(i, pair) for i, pair in enumerate(pairs)]
-        _check_apart([p for p, _ in checked])
+        parameters = [p for p, _ in checked]
+        _check_apart(parameters)
+        # The gradient of one may lie where another parameter moves first.
+        checked = [
+            (p, g.copy() if any(np.shares_memory(g, q) for q in parameters if q is not p) else g)
+            for p, g in checked
+        ]
         companions = self._companions_of([p for p, _ in checked])
         moves = [
             _move(p, pair[1], gradient, c.arrays)

@@ -250,6 +250,11 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
             for name in ("_optimizer", "loss_curve_"):
                 self.__dict__.pop(name, None)
         else:
+            if self._output_activation() != self._out_activation:
+                raise ValueError(
+                    "this fit goes on with a network that was trained for another kind of loss or "
+                    "of y: use warm_start=False"
+                )
             units = self._architecture.units
             if wanted.units != units:
                 raise ValueError(

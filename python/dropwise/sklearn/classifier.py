@@ -299,6 +299,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # no types
         return loss if self.n_outputs_ == 1 else ScaledLoss(loss, self.n_outputs_)
 
     def _score_of(self, scores: Array, y: Array, weight: Any) -> float:
+        if len(self.classes_) == 1:
+            return 1.0
         right = scores.argmax(axis=1) == y if y.ndim == 1 else ((scores > 0) == (y > 0)).all(axis=1)
         return float(np.average(right, weights=weight))
 

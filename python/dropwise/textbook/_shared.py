@@ -174,7 +174,7 @@ def masked_gradient(dy: ArrayLike, record: MaskRecord) -> Array:
     """``scale * dy`` where the mask of the forward call keeps, +0.0 elsewhere."""
     bits, shape, _, scale = record
     if type(dy) is not np.ndarray or dy.dtype not in _dtypes.STANDARD:
-        dy = _arguments.as_input(dy, keep_integers=True)
+        dy = _arguments.as_input(dy, keep_integers=scale == 1.0)
     if dy.shape != shape:
         return multiply_by_mask(dy, record.factors())
     if 0 < dy.size < _SIMPLE and dy.flags.carray and dy.dtype in _dtypes.STANDARD:
@@ -182,6 +182,15 @@ def masked_gradient(dy: ArrayLike, record: MaskRecord) -> Array:
         active().apply_bits(dy, dx, bits, scale)
         return dx
     return _arrays.apply_mask(dy, None, bits, scale, None)
+
+
+def relu_masked_gradient(dy: ArrayLike, record: MaskRecord) -> Array:
+    """The same for ReLU, where the texts assign zeros: the shapes have to agree."""
+    if np.shape(dy) != record.shape:
+        raise ValueError(
+            f"Relu: the gradient has shape {np.shape(dy)}, and the mask {record.shape}"
+        )
+    return masked_gradient(dy, record)
 
 
 def _is_finite(x: Array) -> bool:
@@ -239,4 +248,4 @@ def relu_gradient(dy: ArrayLike, x: ArrayLike) -> Array:
         dx = np.array(dy)
         dx[x <= numbers(x.dtype)[0]] = 0
         return dx
-    return masked_gradient(dy, relu_mask(x)[1])
+    return relu_masked_gradient(dy, relu_mask(x)[1])

@@ -30,6 +30,7 @@ from dropwise.textbook._shared import (
     masked_gradient,
     multiply_by_mask,
     relu_mask,
+    relu_masked_gradient,
     training_dropout,
 )
 
@@ -170,7 +171,7 @@ class Relu(_Layer):
         """`dout` where the last `x` was positive.  `dout` itself stays as it is."""
         mask = self.__dict__.get("mask")
         if type(mask) is MaskRecord:
-            return masked_gradient(dout, mask)
+            return relu_masked_gradient(dout, mask)
         if mask is None:
             raise RuntimeError("Relu: backward was called before forward")
         dx = np.array(dout)
@@ -268,7 +269,10 @@ class Affine(_Layer):
 
     def __getstate__(self) -> dict[str, Any]:
         w, b = self.params
-        return super().__getstate__() | {"W": w, "b": b}
+        state = super().__getstate__() | {"W": w, "b": b, "params": [w, b]}
+        if "grads" in state:  # lists of its own
+            state["grads"] = list(state["grads"])
+        return state
 
     @property
     def W(self) -> Array:

@@ -106,6 +106,9 @@ def multiply_by_blocks(
     """Let `compute` see blocks of rows, and add up the sums over rows in a tree."""
     first = products[0]
     rows = first.b.shape[0] if first.over_rows else first.a.shape[0]
+    if not rows:
+        compute(products)
+        return
     nodes: dict[int, list[tuple[int, Array]]] = {}  # of the tree: their levels and sums
     for start in range(0, rows, block_rows):
         block = [_rows_of(product, slice(start, start + block_rows)) for product in products]

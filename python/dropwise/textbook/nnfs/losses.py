@@ -67,7 +67,7 @@ class Loss_CategoricalCrossentropy(Loss):
     dinput = Alias("dinputs")
 
     def forward(self, y_pred: Array, y_true: ArrayLike) -> Array:
-        y_true = np.asarray(y_true)
+        y_pred, y_true = np.asarray(y_pred), np.asarray(y_true)
         if y_true.ndim == 2:
             confidences = np.einsum("ij,ij->i", _clip(y_pred), y_true)
         else:
@@ -76,15 +76,21 @@ class Loss_CategoricalCrossentropy(Loss):
         return losses
 
     def backward(self, dvalues: Array, y_true: ArrayLike) -> None:
-        y_true, (samples, labels) = np.asarray(y_true), np.shape(dvalues)
+        y_true, dvalues = np.asarray(y_true), np.asarray(dvalues)
+        samples = len(dvalues)
         if y_true.ndim == 1:
-            gradient = np.zeros((samples, labels), dvalues.dtype)
+            gradient = np.zeros(dvalues.shape, _float_dtype(dvalues))
             at = np.arange(samples), y_true
             gradient[at] = -1 / (dvalues[at] * samples)
         else:
             gradient = np.divide(y_true, dvalues)
             gradient /= -samples
         self.dinputs = gradient
+
+
+def _float_dtype(x: Array) -> np.dtype[Any]:
+    """The dtype of a quotient by a number: whole numbers become float64."""
+    return x.dtype if x.dtype.kind == "f" else np.dtype(np.float64)
 
 
 def _clip(probabilities: Array) -> Array:
@@ -109,6 +115,7 @@ class Activation_Softmax_Loss_CategoricalCrossentropy(Step):
         if label.ndim == 2:
             label = label.argmax(axis=1)
         dinputs = np.array(dvalues)
+        dinputs = dinputs.astype(_float_dtype(dinputs), copy=False)
         samples = len(dinputs)
         dinputs[np.arange(samples), label] -= 1
         dinputs /= samples
