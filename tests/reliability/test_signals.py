@@ -146,7 +146,12 @@ assert net.epochs_done == done and 20 * done <= adam.iterations < 20 * (done + 1
 assert np.isfinite(net.predict(x)).all()
 whole = network()  # up to there it is the run that nobody interrupts
 assert whole.fit(x, y, optimizer=dw.Adam(), epochs=done, **options) == net.history
-net.fit(x, y, optimizer=adam, epochs=1, **options)
-assert len(net.history) == done + 1
+try:
+    net.fit(x, y, optimizer=adam, epochs=1, **options)
+    assert len(net.history) == done + 1
+except RuntimeError as error:  # between two parameters of a step, which Numba moves one by one
+    assert "left in the middle" in str(error)
+    assert os.environ["DROPWISE_BACKEND"] == "numba"
+    net.fit(x, y, optimizer=dw.Adam(), epochs=1, **options)
 """
     run_python(PRELUDE + code, **environment)
