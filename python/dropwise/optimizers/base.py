@@ -172,7 +172,7 @@ class Optimizer:
         _check_apart(parameters)
         # The gradient of one may lie where another parameter moves first.
         checked = [
-            (p, g.copy() if any(np.shares_memory(g, q) for q in parameters if q is not p) else g)
+            (p, g.copy() if any(np.may_share_memory(g, q) for q in parameters if q is not p) else g)
             for p, g in checked
         ]
         companions = self._companions_of([p for p, _ in checked])
