@@ -334,6 +334,19 @@ class OwnOptimizer:
             p -= self.current_learning_rate * g
 
 
+class Slotted:
+    __slots__ = ("current_learning_rate",)
+
+    def __init__(self):
+        self.current_learning_rate = 0.1
+
+    step = OwnOptimizer.step
+
+
+def test_an_optimizer_without_a_dict_is_taken():
+    results_of(2, lambda comm: fit(make(), comm, optimizer=Slotted()))
+
+
 class Scaled(dw.MeanSquaredError):
     def __init__(self, by):
         super().__init__()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -308,5 +309,9 @@ def test_whole_numbers_as_gradients_are_what_the_book_makes_of_them(n):
     np.testing.assert_array_equal(loss.forward([[0.5, 0.5]], [1]), -np.log([0.5]))
 
     both = nnfs.Activation_Softmax_Loss_CategoricalCrossentropy()
+    for dtype in (np.float16, np.float32, ml_dtypes.bfloat16):
+        loss.backward(np.ones((2, 2), dtype), [0, 1])
+        both.backward(np.ones((2, 2), dtype), [0, 1])
+        assert loss.dinputs.dtype == both.dinputs.dtype == dtype
     both.backward([[1, 0], [1, 0]], [0, 1])
     np.testing.assert_array_equal(both.dinputs, [[0, 0], [0.5, -0.5]])

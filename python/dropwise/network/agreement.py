@@ -93,25 +93,24 @@ def _cpu_kind() -> str:
 def _description_of_loss(loss: Loss) -> Any:
     kind = type(loss)
     inner: Loss | None = getattr(loss, "loss", None)
-    factor = getattr(loss, "factor", None)
-    name = {"class": f"{kind.__module__}.{kind.__qualname__}", "factor": factor}
-    name |= _numbers_of(loss)
+    name = {"class": f"{kind.__module__}.{kind.__qualname__}"} | _numbers_of(loss)
     return name if inner is None else name | {"of": _description_of_loss(inner)}
 
 
 def _description_of_optimizer(optimizer: Optimizer) -> Any:
-    found: dict[str, Any] = {"class": type(optimizer).__qualname__, **_numbers_of(optimizer)}
+    found: dict[str, Any] = {"class": type(optimizer).__qualname__}
     for name in ("config", "state_dict"):
         method = getattr(optimizer, name, None)
-        if method is not None:  # one of the user's own may have none
-            found |= method()
+        # One of the user's own may have none.
+        found |= _numbers_of(optimizer) if method is None else method()
     return found
 
 
 def _numbers_of(given: object) -> dict[str, Any]:
     """The plain values of an object, which may be of a class of the user's own."""
     plain = (bool, int, float, str)
-    return {name: value for name, value in vars(given).items() if isinstance(value, plain)}
+    values = getattr(given, "__dict__", {})
+    return {name: value for name, value in values.items() if isinstance(value, plain)}
 
 
 def _options(settings: Settings) -> dict[str, Any]:

@@ -90,7 +90,7 @@ class Loss_CategoricalCrossentropy(Loss):
 
 def _float_dtype(x: Array) -> np.dtype[Any]:
     """The dtype of a quotient by a number: whole numbers become float64."""
-    return x.dtype if x.dtype.kind == "f" else np.dtype(np.float64)
+    return np.dtype(np.float64) if x.dtype.kind in "biu" else x.dtype
 
 
 def _clip(probabilities: Array) -> Array:
