@@ -109,8 +109,9 @@ class TrainableNetwork(Layer):
             Weights of the rows; losses are means over them.  A batch whose weights are all 0 makes
             no step.
         class_weight : mapping of class to weight, or "balanced", optional
-            Further weights by the class in `y` (integers, or one-hot); classes that are not named
-            have 1.  "balanced" gives each class the same sum of weights; not with `sharded`.
+            Further weights by the class in `y` (integers, perhaps in a column, or one-hot; what is
+            neither is refused); classes that are not named have 1.  "balanced" gives each class
+            the same sum of weights; not with `sharded`.
         validation_data : (x, y) or (x, y, sample_weight), optional
             Evaluated after each epoch.
         patience : int, optional

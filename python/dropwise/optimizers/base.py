@@ -131,8 +131,8 @@ class Optimizer:
         Raises
         ------
         TypeError, ValueError
-            If a pair is none, or if these are not the parameters of the last step.  Nothing has
-            changed then.
+            If a pair is none, if two parameters share memory, or if these are not the parameters of
+            the last step.  Nothing has changed then.
         RuntimeError
             If the step before was left in the middle.
 

@@ -58,7 +58,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]  # no types
     verbose : bool, default=False
         Show a progress bar, if tqdm is installed, or lines of text.
     warm_start : bool, default=False
-        Go on with the weights of the last fit.
+        Go on with the weights of the last fit; hidden layers and the kind of `y` have to stay.
     momentum : float, default=0.9
         Of the solver 'sgd'.
     nesterovs_momentum : bool, default=True
